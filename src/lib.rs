@@ -1,0 +1,11 @@
+//! plyfs: a union filesystem in userspace.
+//!
+//! The layers of the code, each of which knows only those below it (see `docs/architecture.md`):
+//! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`].
+
+pub mod cli;
+pub mod fuse;
+pub mod layer;
+pub mod mount;
+pub mod overlay;
+pub mod sys;

@@ -1,0 +1,7 @@
+//! The `plyfs` program: everything it does is in [`plyfs::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plyfs::cli::main()
+}
