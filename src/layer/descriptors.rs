@@ -11,6 +11,8 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::sys::{Errno, Result};
+
 /// What a cached descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
@@ -51,10 +53,35 @@ impl Descriptors {
     /// Keeps a descriptor for `key`, instead of any that was kept before.
     pub fn put(&self, key: Key, fd: OwnedFd, writable: bool) -> Arc<OwnedFd> {
         let fd = Arc::new(fd);
-        // The evicted descriptor is closed after the lock is released: close(2) may block.
-        let evicted = self.cache.lock().push(key, Cached { fd: fd.clone(), writable });
-        drop(evicted);
+        self.put_shared(key, fd.clone(), writable);
         fd
+    }
+
+    /// The same for a descriptor that is in use already.
+    pub fn put_shared(&self, key: Key, fd: Arc<OwnedFd>, writable: bool) {
+        // The evicted descriptor is closed after the lock is released: close(2) may block.
+        let evicted = self.cache.lock().push(key, Cached { fd, writable });
+        drop(evicted);
+    }
+
+    /// Opens something; where the process has no descriptor left, closes half of the kept ones and tries
+    /// once more.
+    pub fn with_room<T>(&self, open: impl Fn() -> Result<T>) -> Result<T> {
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.make_room();
+                open()
+            }
+            result => result,
+        }
+    }
+
+    fn make_room(&self) {
+        let evicted: Vec<_> = {
+            let mut cache = self.cache.lock();
+            (0..cache.len().div_ceil(2)).filter_map(|_| cache.pop_lru()).collect()
+        };
+        drop(evicted);
     }
 
     /// Forgets what is kept for `key`.

@@ -153,7 +153,9 @@ impl Lowers {
             at = parent;
         }
         let names = names.iter().rev().map(|name| &***name);
-        let fd = open::descend(base.as_fd(), names, layer.private)?;
+        let fd = self
+            .descriptors
+            .with_room(|| open::descend(base.as_fd(), names.clone(), layer.private))?;
         Ok(self.descriptors.put(Key::LowerDir(dir.serial), fd, false))
     }
 
@@ -173,6 +175,17 @@ impl Lowers {
             Some(form) => form.apply(&object, stat),
             None => Ok(stat),
         }
+    }
+
+    /// Whether any layer has attributes that are overridden.
+    pub fn any_overriding(&self) -> bool {
+        self.layers.iter().any(|Layer::Dir(layer)| layer.overriding.is_some())
+    }
+
+    /// Space and limits of the filesystem of the top layer.
+    pub fn stat_fs(&self) -> Result<rustix::fs::StatVfs> {
+        let Layer::Dir(layer) = self.layers.first().ok_or(Errno::NOENT)?;
+        rustix::fs::fstatvfs(&layer.root)
     }
 
     /// The target of a symbolic link.
@@ -214,14 +227,13 @@ impl Lowers {
             let listing = Listing::read(&fd, by_xattr, layer.overriding)?;
             Ok((marks, listing))
         };
-        read().map_err(|error: Errno| {
+        read().inspect_err(|error: &Errno| {
             let inside: PathBuf = dir.names().iter().map(|name| name.to_os_string()).collect();
             log::error!(
                 "lower layer {}: cannot read directory /{}: {error}",
                 layer.path.display(),
                 inside.display()
             );
-            error
         })
     }
 }
