@@ -1,1 +1,4 @@
 //! (under construction)
+
+pub mod mount;
+pub mod process;
