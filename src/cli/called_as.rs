@@ -8,7 +8,8 @@ use std::path::Path;
 pub enum CalledAs {
     /// `plyfs`, or a name that means nothing special.
     Plyfs,
-    /// `mount.plyfs` or `mount.fuse.plyfs`: mount(8) calls `mount.TYPE SOURCE DIR [-sfnv] [-o OPTIONS]`.
+    /// `mount.plyfs` or `mount.fuse.plyfs`: mount(8) calls `mount.TYPE SOURCE DIR [-sfnv] [-o
+    /// OPTIONS]`.
     MountHelper,
     /// `fuse-overlayfs`.
     FuseOverlayfs,

@@ -1,7 +1,7 @@
 //! The command line: the only code that reads arguments, prints and decides the exit status.
 //!
-//! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line. Every error is one line on
-//! standard error that begins with `plyfs: `.
+//! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line. Every error is
+//! one line on standard error that begins with `plyfs: `.
 
 mod called_as;
 mod error;
@@ -22,15 +22,14 @@ use mount::MountArgs;
 
 /// Mount read-only layers and one writable layer as a single tree
 ///
-/// Lower layers are never changed: whatever is added, changed or deleted in the tree lands in the upper
-/// layer, in the format of kernel overlayfs. Without an upper layer the tree is read-only. plyfs takes the
-/// command line of fuse-overlayfs.
+/// Lower layers are never changed: whatever is added, changed or deleted in the tree lands in the
+/// upper layer, in the format of kernel overlayfs. Without an upper layer the tree is read-only.
+/// plyfs takes the command line of fuse-overlayfs.
 #[derive(Parser)]
 #[command(
     name = "plyfs",
     version,
-    override_usage = "plyfs [SOURCE] MOUNTPOINT -o lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,...]\n       \
-                      plyfs umount MOUNTPOINT",
+    override_usage = USAGE,
     after_help = "See `plyfs --help` for the mount options.",
     after_long_help = option_docs::help(),
     // Otherwise a source or mountpoint after -o could be taken for a command.
@@ -43,6 +42,10 @@ struct Cli {
     #[command(flatten)]
     mount: MountArgs,
 }
+
+const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
+                     lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,...]\n       \
+                     plyfs umount MOUNTPOINT";
 
 #[derive(Subcommand)]
 enum Subcommands {

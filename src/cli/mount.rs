@@ -1,4 +1,5 @@
-//! `plyfs [mount] [SOURCE] MOUNTPOINT -o OPTIONS`, the command line of mount helpers and of fuse-overlayfs.
+//! `plyfs [mount] [SOURCE] MOUNTPOINT -o OPTIONS`, the command line of mount helpers and of
+//! fuse-overlayfs.
 
 use std::ffi::OsString;
 
@@ -32,7 +33,12 @@ pub struct MountArgs {
     second: Option<OsString>,
 
     /// Mount options, separated by commas; may be repeated
-    #[arg(short = 'o', value_name = "OPTIONS", action = ArgAction::Append, allow_hyphen_values = true)]
+    #[arg(
+        short = 'o',
+        value_name = "OPTIONS",
+        action = ArgAction::Append,
+        allow_hyphen_values = true
+    )]
     options: Vec<OsString>,
 
     /// Stay in the foreground; as mount.plyfs: check the command line and mount nothing

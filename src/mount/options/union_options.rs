@@ -34,7 +34,8 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         Path(|draft, path| draft.work = Some(path)),
         Implemented,
         "",
-        "where changes are prepared, on the filesystem of `upperdir`; ignored with a warning without it",
+        "where changes are prepared, on the filesystem of `upperdir`; \
+         ignored with a warning without it",
     ),
     OptionSpec::new(
         "redirect_dir",
@@ -58,7 +59,8 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         ]),
         Planned,
         "off",
-        "chmod and chown of a lower file copy its metadata only; metacopy files are read in any case",
+        "chmod and chown of a lower file copy its metadata only; \
+         metacopy files are read in any case",
     ),
     OptionSpec::new("index", ON_OFF, NoEffect, "", "hard links of lower files always stay linked"),
     OptionSpec::new(
