@@ -1,4 +1,5 @@
-//! Translation of user or group ids between the layers on disk and the mount (`uidmapping=`, `gidmapping=`).
+//! Translation of user or group ids between the layers on disk and the mount (`uidmapping=`,
+//! `gidmapping=`).
 
 use std::fmt;
 
@@ -78,7 +79,8 @@ impl IdMap {
         translate(&self.by_stored, id, |range| (range.stored, range.shown)).unwrap_or(OVERFLOW_ID)
     }
 
-    /// The id to store for one used in the mount; `None` (EINVAL for chown) where no range covers it.
+    /// The id to store for one used in the mount; `None` (EINVAL for chown) where no range covers
+    /// it.
     pub fn to_stored(&self, ShownId(id): ShownId) -> Option<u32> {
         if self.is_identity() {
             return Some(id);
@@ -228,7 +230,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stored_ids_come_back(lens in prop::collection::vec(1u32..1000, 1..20), id in 0u32..20_000) {
+        fn stored_ids_come_back(
+            lens in prop::collection::vec(1u32..1000, 1..20),
+            id in 0u32..20_000,
+        ) {
             let mut text = String::new();
             let (mut stored, mut shown) = (0, 1_000_000);
             for len in lens {

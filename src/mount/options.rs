@@ -1,7 +1,7 @@
 //! The mount options: everything that `-o` can say, as plain data.
 //!
-//! [`table`] lists every option once; parsing, `--help`, the man page and the tables of `docs/options.md`
-//! derive from it. Nothing here looks at a filesystem.
+//! [`table`] lists every option once; parsing, `--help`, the man page and the tables of
+//! `docs/options.md` derive from it. Nothing here looks at a filesystem.
 
 mod draft;
 mod error;
@@ -57,13 +57,14 @@ pub struct Options {
     pub uid_map: IdMap,
     /// `gidmapping`.
     pub gid_map: IdMap,
-    /// `squash_to_uid`, or 0 by `squash_to_root`: the owner shown for every file; chown changes nothing.
+    /// `squash_to_uid`, or 0 by `squash_to_root`: the owner shown for every file; chown changes
+    /// nothing.
     pub squash_uid: Option<u32>,
     /// `squash_to_gid`, or 0 by `squash_to_root`.
     pub squash_gid: Option<u32>,
 
-    /// `timeout`: how long the kernel may keep names and attributes; `None` is as long as it likes, which is
-    /// right while nobody changes the layers behind the mount.
+    /// `timeout`: how long the kernel may keep names and attributes; `None` is as long as it likes,
+    /// which is right while nobody changes the layers behind the mount.
     pub timeout: Option<Duration>,
     /// `io`: how file data travels.
     pub io: Io,
@@ -81,7 +82,8 @@ pub struct Options {
     /// What goes to mount(2) or fusermount3.
     pub vfs: VfsOptions,
 
-    /// One line for each option that was ignored although the caller may have meant something by it.
+    /// One line for each option that was ignored although the caller may have meant something by
+    /// it.
     pub warnings: Vec<String>,
 }
 
@@ -94,8 +96,8 @@ pub struct UpperDirs {
     pub work: PathBuf,
 }
 
-/// `redirect_dir`: what renaming a directory that exists in a lower layer does, and whether redirects that
-/// are already in the layers count.
+/// `redirect_dir`: what renaming a directory that exists in a lower layer does, and whether
+/// redirects that are already in the layers count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RedirectDir {
     /// Works by copying the directory up (`copy`).
@@ -208,15 +210,16 @@ pub struct VfsOptions {
     pub fs_name: Option<OsString>,
     /// `subtype`: the type shown in /proc/mounts becomes `fuse.SUBTYPE`.
     pub subtype: Option<OsString>,
-    /// `context`, `fscontext`, `defcontext`, `rootcontext`: SELinux contexts by option name, without quotes.
+    /// `context`, `fscontext`, `defcontext`, `rootcontext`: SELinux contexts by option name,
+    /// without quotes.
     pub contexts: Vec<(&'static str, OsString)>,
 }
 
 impl Options {
     /// Reads the texts of all `-o` arguments in order, as if they were one text joined by commas.
     ///
-    /// A repeated option counts as given last. Unknown options, and `workdir` without `upperdir`, become
-    /// [`Options::warnings`].
+    /// A repeated option counts as given last. Unknown options, and `workdir` without `upperdir`,
+    /// become [`Options::warnings`].
     ///
     /// # Errors
     /// The first option with a wrong value, then a missing `lowerdir` or `workdir`.

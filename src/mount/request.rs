@@ -8,15 +8,15 @@ use crate::mount::options::Options;
 /// One mount to make.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MountRequest {
-    /// The first of two positional arguments, which mount(8) calls the source. It names no file and is shown
-    /// in /proc/mounts unless `fsname=` is given.
+    /// The first of two positional arguments, which mount(8) calls the source. It names no file and
+    /// is shown in /proc/mounts unless `fsname=` is given.
     pub source: Option<OsString>,
     /// The directory to mount on, as given: it may be relative.
     pub mountpoint: PathBuf,
     /// The mount options.
     pub options: Options,
-    /// The filesystem type by the name the program was called by, `fuse.plyfs` or `fuse.fuse-overlayfs`,
-    /// which counts unless `subtype=` is given.
+    /// The filesystem type by the name the program was called by, `fuse.plyfs` or
+    /// `fuse.fuse-overlayfs`, which counts unless `subtype=` is given.
     pub type_name: &'static str,
     /// Serve the mount in this process instead of in the background.
     pub foreground: bool,

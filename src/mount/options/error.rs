@@ -25,7 +25,8 @@ impl fmt::Display for OptionError {
 
 impl std::error::Error for OptionError {}
 
-/// Bytes of a caller as a short piece of one line: control characters escaped, cut after 60 characters.
+/// Bytes of a caller as a short piece of one line: control characters escaped, cut after 60
+/// characters.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     const LONGEST: usize = 60;
     let text = String::from_utf8_lossy(bytes);

@@ -1,8 +1,8 @@
 //! The text of `-o`: how it splits into options, and how backslashes and quotes protect separators.
 //!
-//! A backslash takes away the meaning of the byte after it, as in kernel overlayfs and libfuse. Double quotes
-//! around a value do the same for commas, as mount(8) writes SELinux contexts; paths have no quotes, so that
-//! a caller may pass any path verbatim.
+//! A backslash takes away the meaning of the byte after it, as in kernel overlayfs and libfuse.
+//! Double quotes around a value do the same for commas, as mount(8) writes SELinux contexts; paths
+//! have no quotes, so that a caller may pass any path verbatim.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,8 +16,8 @@ pub(super) struct Item<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// Splits at commas, skipping empty options. `quotable` tells by its name whether an option's value may be
-/// quoted.
+/// Splits at commas, skipping empty options. `quotable` tells by its name whether an option's value
+/// may be quoted.
 pub(super) fn items<'a>(
     text: &'a [u8],
     quotable: impl Fn(&[u8]) -> bool,
@@ -72,8 +72,8 @@ pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The text between a pair of quotes, the whole value if it has none; `None` when the quote is not closed
-/// or something follows it.
+/// The text between a pair of quotes, the whole value if it has none; `None` when the quote is not
+/// closed or something follows it.
 pub(super) fn unquote(value: &[u8]) -> Option<&[u8]> {
     match value.strip_prefix(b"\"") {
         None => Some(value),
@@ -114,9 +114,8 @@ impl LowerDirs {
                     rest
                 }
                 (None, Some(_)) if data_only => {
-                    return Err(
-                        "after the first `::` every layer is data-only; separate all of them by `::`",
-                    );
+                    return Err("after the first `::` every layer is data-only; \
+                         separate all of them by `::`");
                 }
                 (None, Some(rest)) => rest,
                 (None, None) => return Ok(dirs),

@@ -98,8 +98,8 @@ pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
     GROUPS.iter().flat_map(|group| group.options)
 }
 
-/// The row for `name`, preferably one that suits the presence of a value, so that the error of the other
-/// says what is wrong.
+/// The row for `name`, preferably one that suits the presence of a value, so that the error of the
+/// other says what is wrong.
 pub(super) fn find(name: &[u8], has_value: bool) -> Option<&'static OptionSpec> {
     let rows = || all().filter(|spec| spec.matches(name));
     rows().find(|spec| spec.value.suits(has_value)).or_else(|| rows().next())

@@ -26,15 +26,16 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "upperdir",
         Path(|draft, path| draft.upper = Some(path)),
         Implemented,
-        "none: the mount is read-only",
-        "the layer that takes every change; needs `workdir`",
+        "",
+        "the layer that takes every change, needs `workdir`; without it the mount is read-only",
     ),
     OptionSpec::new(
         "workdir",
         Path(|draft, path| draft.work = Some(path)),
         Implemented,
-        "none",
-        "where changes are prepared, on the filesystem of `upperdir`; without that a warning",
+        "",
+        "where changes are prepared, on the filesystem of `upperdir`; \
+         ignored with a warning without it",
     ),
     OptionSpec::new(
         "redirect_dir",
@@ -58,7 +59,8 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         ]),
         Planned,
         "off",
-        "chmod and chown of a lower file copy its metadata only; metacopy files are read in any case",
+        "chmod and chown of a lower file copy its metadata only; \
+         metacopy files are read in any case",
     ),
     OptionSpec::new("index", ON_OFF, NoEffect, "", "hard links of lower files always stay linked"),
     OptionSpec::new(
@@ -76,7 +78,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "ino32_t",
         Flag(|draft| draft.options.ino32 = true),
         Implemented,
-        "64 bits",
+        "",
         "inode numbers are cut to 32 bits for old programs",
     ),
     OptionSpec::new(
@@ -109,21 +111,21 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "static_nlink",
         Flag(|draft| draft.options.static_nlink = true),
         Implemented,
-        "counted",
+        "",
         "directories report one link instead of counting their subdirectories",
     ),
     OptionSpec::new(
         "noacl",
         Flag(|draft| draft.options.no_acl = true),
         Implemented,
-        "ACLs",
+        "",
         "no POSIX ACLs",
     ),
     OptionSpec::new(
         "noxattrs",
         Flag(|draft| draft.options.no_xattrs = true),
         Implemented,
-        "extended attributes",
+        "",
         "programs see and set no extended attributes",
     ),
     OptionSpec::new(
@@ -137,7 +139,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "volatile",
         Flag(|draft| draft.options.volatile = true),
         Implemented,
-        "changes are synced",
+        "",
         "sync nothing; after a crash the upper layer is refused",
     ),
     OptionSpec::new(
@@ -239,7 +241,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "verify",
         Word(&[("open", |draft| draft.options.verify = true)]),
         Planned,
-        "no check",
+        "",
         "check the data of packed layers when it is opened",
     ),
 ];

@@ -88,7 +88,9 @@ impl Value {
             (Value::Ignored, _) => {}
             (Value::Refused(reason), _) => return Err(error((*reason).into())),
             (Value::Flag(set), None) => set(draft),
-            (Value::Flag(_), Some(_)) => return Err(error("takes no value".into())),
+            (Value::Flag(_), Some(_)) => {
+                return Err(error(format!("takes no value; write `{option}`")));
+            }
             (_, None) => return Err(error(format!("needs a value: {option}{}", self.syntax()))),
             (kind, Some(text)) => kind.read(text, draft).map_err(error)?,
         }
@@ -97,14 +99,7 @@ impl Value {
 
     fn read(&self, text: &[u8], draft: &mut Draft) -> Result<(), String> {
         match self {
-            Value::Bool(set) => set(
-                draft,
-                plain(text, "0 or 1", |text| match text {
-                    "0" => Some(false),
-                    "1" => Some(true),
-                    _ => None,
-                })?,
-            ),
+            Value::Bool(set) => set(draft, plain(text, "0 or 1", switch)?),
             Value::Word(words) => {
                 let expected = list_of(words);
                 let word = |text: &str| words.iter().find(|(name, _)| *name == text);
@@ -154,6 +149,14 @@ fn list_of(words: &[Choice]) -> String {
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => names.concat(),
+    }
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
     }
 }
 
