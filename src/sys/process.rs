@@ -126,8 +126,8 @@ impl Inherited {
     }
 
     /// Closes them, so that nobody waits for us to close the other end of his pipe.
-    pub fn close(self) {
-        for fd in self.0 {
+    pub fn close(&mut self) {
+        for fd in self.0.drain(..) {
             // SAFETY: no value of this program owns a descriptor that it did not open.
             unsafe { rustix::io::close(fd) };
         }
