@@ -212,7 +212,8 @@ fn read_handles(
     mut each: impl FnMut(FileHandle, &Name) -> Result<()>,
 ) -> Result<()> {
     dir::for_each(dir.as_fd(), |entry| {
-        let blob = std::str::from_utf8(entry.name.as_bytes()).ok().and_then(origin::from_index_name);
+        let blob =
+            std::str::from_utf8(entry.name.as_bytes()).ok().and_then(origin::from_index_name);
         match blob.as_deref().and_then(origin::decode) {
             Some(handle) => each(handle, &Name::from(entry.name)),
             None => Ok(()),

@@ -46,6 +46,8 @@ pub struct UpperParts {
     pub work: Arc<OwnedFd>,
     /// Whether nothing needs to survive a crash of the machine.
     pub volatile: bool,
+    /// Whether marks are only to be written under `user.overlay.`.
+    pub user_xattr: bool,
     /// Whether `.wh.` files are to be written even where devices could be.
     pub force_dot_files: bool,
     /// Held as long as the layer is in use, so that no other mount uses it.
@@ -56,9 +58,11 @@ impl Upper {
     /// Prepares an upper layer: removes what a crash left in the workdir, and tries out there what the
     /// filesystem can do.
     pub fn open(parts: UpperParts) -> Result<Self> {
-        let UpperParts { root, work: work_root, volatile, force_dot_files, locks } = parts;
+        let UpperParts { root, work: work_root, volatile, user_xattr, force_dot_files, locks } =
+            parts;
         let work = Workdir::open(&work_root)?;
-        let namespaces = probe_namespaces(&work)?;
+        let mut namespaces = probe_namespaces(&work)?;
+        namespaces.trusted &= !user_xattr;
         let can_exchange = work.can_exchange()?;
         let devices = !force_dot_files && can_exchange && work.can_make_whiteouts()?;
         let form = if devices { Form::CharDevice } else { Form::DotFile };

@@ -8,7 +8,6 @@ mod attach;
 mod daemon;
 mod error;
 mod fusermount;
-pub mod id_map;
 mod log_sink;
 mod mounted;
 mod mountinfo;
@@ -16,6 +15,7 @@ pub mod options;
 pub mod request;
 mod session;
 mod spec;
+mod union;
 mod unmount;
 
 use std::ffi::OsStr;
@@ -46,7 +46,7 @@ const END_SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
 /// # Errors
 /// One line about what is in the way; nothing is left mounted.
 pub fn run(request: &MountRequest) -> Result<(), MountError> {
-    mount(request, || union(request))
+    mount(request, || union::open(&request.options))
 }
 
 fn mount<F: Filesystem>(
@@ -107,11 +107,3 @@ fn resolve(mountpoint: &Path) -> Result<PathBuf, MountError> {
         Err(refused(Errno::NOTDIR.into()))
     }
 }
-/// Opens the layers and puts the filesystem together. (under construction)
-fn union(_request: &MountRequest) -> Result<Unbuilt, MountError> {
-    Err(MountError::Layers("the overlay is not built yet".into()))
-}
-
-struct Unbuilt;
-
-impl Filesystem for Unbuilt {}

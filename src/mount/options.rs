@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::mount::id_map::IdMap;
+use crate::overlay::id_map::IdMap;
 
 pub use error::OptionError;
 pub use grammar::LowerDirs;

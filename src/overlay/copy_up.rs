@@ -72,7 +72,9 @@ impl Overlay {
         let stat = self.lowers.stat(place)?;
         let staged = match (node.kind, upper.overriding) {
             (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
-            (FileKind::Symlink, None) => upper.work.stage_symlink(&self.lowers.read_link(place)?)?,
+            (FileKind::Symlink, None) => {
+                upper.work.stage_symlink(&self.lowers.read_link(place)?)?
+            }
             (FileKind::Regular, _) | (_, Some(_)) => upper.work.stage_file(0o600)?,
             (kind, None) => upper.work.stage_node(kind, 0o600, stat.rdev)?,
         };
@@ -199,9 +201,9 @@ impl Overlay {
         let bias = links + node.state.lock().link_bias - 2;
         let object = staged.object();
         upper.index.set_bias_of(&object, bias)?;
-        let entry = upper.index.add(identity, &object, |index, entry| {
-            staged.link_to(index.as_fd(), entry)
-        })?;
+        let entry = upper
+            .index
+            .add(identity, &object, |index, entry| staged.link_to(index.as_fd(), entry))?;
         fault::point("copy-up.indexed");
         staged.publish_new(dir.as_fd(), &name.name)?;
         node.state.lock().link_bias = bias;
@@ -256,15 +258,16 @@ impl Overlay {
         let object = staged.object();
         let links = self.lowers.stat(place)?.nlink as i32 + node.state.lock().link_bias;
         let identity = if links > 0 { self.lower_link_identity(node, place)? } else { None };
-        let adopted = match identity {
-            Some(identity) => {
-                upper.index.set_bias_of(&object, links - 1)?;
-                Place::Indexed(upper.index.add(&identity, &object, |index, entry| {
-                    staged.link_to(index.as_fd(), entry)
-                })?)
-            }
-            None => Place::Upper,
-        };
+        let adopted =
+            match identity {
+                Some(identity) => {
+                    upper.index.set_bias_of(&object, links - 1)?;
+                    Place::Indexed(upper.index.add(&identity, &object, |index, entry| {
+                        staged.link_to(index.as_fd(), entry)
+                    })?)
+                }
+                None => Place::Upper,
+            };
         let indexed = matches!(adopted, Place::Indexed(_));
         let pinned = match staged.file() {
             Some(file) => file.clone(),

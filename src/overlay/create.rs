@@ -193,8 +193,7 @@ impl Overlay {
         if !link {
             object.set_permissions(outfit.permissions)?;
         }
-        let acls =
-            [(acl::ACCESS, &outfit.access_acl), (acl::DEFAULT, &outfit.default_acl)];
+        let acls = [(acl::ACCESS, &outfit.access_acl), (acl::DEFAULT, &outfit.default_acl)];
         for (name, value) in acls {
             if let Some(value) = value {
                 object.set_xattr(OsStr::new(name), value, XattrFlags::empty())?;

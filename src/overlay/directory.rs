@@ -127,9 +127,10 @@ impl Overlay {
             false => None,
         };
         let mut names = NameTable::default();
-        let stack = self.walk(upper.as_ref().map(|(marks, _)| marks), dir, 0, |lower, listing| {
-            names.merge_lower(lower.layer, listing);
-        })?;
+        let stack =
+            self.walk(upper.as_ref().map(|(marks, _)| marks), dir, 0, |lower, listing| {
+                names.merge_lower(lower.layer, listing);
+            })?;
         let impure = upper.as_ref().is_some_and(|(marks, _)| marks.impure);
         if let Some((_, listing)) = upper {
             names.merge_upper(listing);
@@ -195,6 +196,10 @@ impl Overlay {
         siblings: &[Arc<LowerDir>],
         depth: usize,
     ) -> Result<Vec<Arc<LowerDir>>> {
+        if self.refuse_redirects {
+            log::error!("redirect_dir=nofollow: a layer has a redirect");
+            return Err(Errno::PERM);
+        }
         if depth >= DEEPEST_REDIRECT {
             log::error!("a redirect leads through more than {DEEPEST_REDIRECT} others");
             return Err(Errno::IO);

@@ -50,9 +50,7 @@ impl Overlay {
         *found = copy;
         found.link_bias = match link_count(&object)? {
             Some(LinkCount::Upper(bias)) => bias,
-            Some(LinkCount::Lower(bias)) => {
-                lower_links as i32 + bias - found.stat.nlink as i32
-            }
+            Some(LinkCount::Lower(bias)) => lower_links as i32 + bias - found.stat.nlink as i32,
             None => lower_links as i32 - found.stat.nlink as i32,
         };
         // A copy whose only name is the index entry has its key too: the next name finds the node.

@@ -10,14 +10,17 @@ const FILESYSTEM_SHIFT: u32 = 48;
 const NUMBER_MASK: u64 = (1 << FILESYSTEM_SHIFT) - 1;
 
 /// The filesystems met so far, in the order in which their numbers are told apart.
-#[derive(Default)]
 pub(super) struct InodeNumbers {
     filesystems: RwLock<Vec<u64>>,
-    /// Whether numbers must fit 32 bits (`ino32_t`).
-    pub truncate: bool,
+    truncate: bool,
 }
 
 impl InodeNumbers {
+    /// No filesystem met yet; `truncate` is whether numbers must fit 32 bits (`ino32_t`).
+    pub fn new(truncate: bool) -> Self {
+        Self { filesystems: RwLock::default(), truncate }
+    }
+
     /// The union's number for inode `ino` on filesystem `dev`.
     pub fn number(&self, dev: u64, ino: u64) -> u64 {
         let number = match self.filesystem(dev) {
@@ -51,7 +54,7 @@ mod tests {
 
     #[test]
     fn filesystems_do_not_collide() {
-        let numbers = InodeNumbers::default();
+        let numbers = InodeNumbers::new(false);
         assert_eq!(numbers.number(77, 12), 12);
         assert_ne!(numbers.number(78, 12), 12);
         assert_ne!(numbers.number(78, 12), numbers.number(79, 12));

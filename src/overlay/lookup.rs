@@ -57,9 +57,11 @@ impl Overlay {
         }
         let found = self.find(parent, contents, entry)?;
         let number = found.ino;
-        let directory = found.stat.kind().is_dir().then(|| {
-            Directory::unread(contents.lower_dirs_of(entry), contents.stack.clone())
-        });
+        let directory = found
+            .stat
+            .kind()
+            .is_dir()
+            .then(|| Directory::unread(contents.lower_dirs_of(entry), contents.stack.clone()));
         let node = self.nodes.intern(&entry.node, name, &found.keys, number, |id| {
             let kind = found.stat.kind();
             let node = Node::new(id, kind, number, found.place, directory);

@@ -24,6 +24,7 @@ mod create;
 mod directory;
 mod file;
 mod hard_link;
+pub mod id_map;
 mod ids;
 mod inode_number;
 mod lookup;
@@ -84,6 +85,7 @@ pub struct Overlay {
     numbers: InodeNumbers,
     ids: Ids,
     redirect: RedirectPolicy,
+    refuse_redirects: bool,
     /// The ids under which this process makes files.
     own: Caller,
     rename_lock: RwLock<()>,

@@ -55,6 +55,10 @@ pub struct Config {
     pub volatile: bool,
     /// How directories with lower parts are renamed.
     pub redirect: RedirectPolicy,
+    /// Whether a layer that has redirects is refused.
+    pub refuse_redirects: bool,
+    /// Whether to write marks as `user.overlay.` attributes only.
+    pub user_xattr: bool,
     /// Whether to write `.wh.` files even where whiteout devices are possible.
     pub force_dot_whiteouts: bool,
     /// The form in which owners, modes and devices are stored in attributes of a new upper layer.
@@ -106,7 +110,7 @@ impl Overlay {
         let all = config.lower.iter().chain(&config.data_only);
         let layers = all.map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
         let lowers = Lowers::new(layers, config.lower.len(), descriptors.clone());
-        let numbers = InodeNumbers { truncate: config.ino32, ..InodeNumbers::default() };
+        let numbers = InodeNumbers::new(config.ino32);
         let root = open_root(upper.as_ref(), &lowers, &numbers)
             .map_err(|error| OpenError(format!("cannot read the root of the union: {error}")))?;
         Ok(Self {
@@ -118,6 +122,7 @@ impl Overlay {
             numbers,
             ids: config.ids.clone(),
             redirect: config.redirect,
+            refuse_redirects: config.refuse_redirects,
             own: Caller {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
@@ -203,6 +208,7 @@ fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
         root: upper_root,
         work: work_root,
         volatile: config.volatile,
+        user_xattr: config.user_xattr,
         force_dot_files: config.force_dot_whiteouts,
         locks: [upper_lock, work_lock],
     })
@@ -255,9 +261,8 @@ fn open_private_pair(dirs: &UpperDirs) -> Result<(Arc<OwnedFd>, Arc<OwnedFd>), O
 }
 
 fn canonical(option: &str, path: &Path) -> Result<PathBuf, OpenError> {
-    path.canonicalize().map_err(|error| {
-        refusal(option, path, Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    })
+    path.canonicalize()
+        .map_err(|error| refusal(option, path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
 }
 
 fn check_same_filesystem(
@@ -277,7 +282,9 @@ fn check_same_filesystem(
         )));
     }
     if one.ino == other.ino {
-        return Err(OpenError(format!("workdir: {work} is the same directory as upperdir {upper}")));
+        return Err(OpenError(format!(
+            "workdir: {work} is the same directory as upperdir {upper}"
+        )));
     }
     Ok(())
 }

@@ -78,8 +78,7 @@ impl Overlay {
                 Err(_) if emitted > 0 => break,
                 Err(error) => return Err(error),
             };
-            let listed =
-                DirEntry { name: &entry.name, ino: attr.ino, kind: entry.kind, cookie };
+            let listed = DirEntry { name: &entry.name, ino: attr.ino, kind: entry.kind, cookie };
             if emit(listed, Some(&Entry { node: child.id, attr })) == Flow::Stop {
                 self.forget(child.id, 1);
                 break;
@@ -98,8 +97,7 @@ impl Overlay {
         let parent = node.parent();
         let dots = [(1, ".", node.ino), (2, "..", parent.map_or(node.ino, |parent| parent.ino))];
         for (cookie, name, ino) in dots {
-            let entry =
-                DirEntry { name: OsStr::new(name), ino, kind: FileKind::Directory, cookie };
+            let entry = DirEntry { name: OsStr::new(name), ino, kind: FileKind::Directory, cookie };
             if cookie > after && emit(entry) == Flow::Stop {
                 return Flow::Stop;
             }

@@ -23,9 +23,7 @@ impl Overlay {
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
         match self.locate(&node)? {
             Located::Upper(object) => object.get_xattr(&stored),
-            Located::Lower(place) => {
-                self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA)
-            }
+            Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA),
         }
     }
 

@@ -72,12 +72,7 @@ fn next_data(fd: BorrowedFd<'_>, from: u64, end: u64) -> Result<Option<(u64, u64
     Ok(Some((start, hole.min(end))))
 }
 
-fn copy_extent(
-    source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
-    start: u64,
-    end: u64,
-) -> Result<()> {
+fn copy_extent(source: BorrowedFd<'_>, target: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
     let mut at = start;
     while at < end {
         let (mut from, mut to) = (at, at);

@@ -52,9 +52,7 @@ impl Object {
     /// A descriptor that keeps the object alive and reachable after its last name is gone.
     pub fn pin(&self) -> Result<Arc<OwnedFd>> {
         match self {
-            Self::Child(dir, name) => {
-                open::child(dir.as_fd(), name, OFlags::PATH).map(Arc::new)
-            }
+            Self::Child(dir, name) => open::child(dir.as_fd(), name, OFlags::PATH).map(Arc::new),
             Self::Own(fd) => Ok(fd.clone()),
         }
     }
@@ -91,8 +89,7 @@ impl Object {
 
     /// Sets the times of last access and last change; `None` leaves one as it is.
     pub fn set_times(&self, atime: Option<NewTime>, mtime: Option<NewTime>) -> Result<()> {
-        let times =
-            Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
+        let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
         match self {
             Self::Child(dir, name) => {
                 rustix::fs::utimensat(dir, &**name, &times, AtFlags::SYMLINK_NOFOLLOW)

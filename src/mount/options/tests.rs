@@ -3,7 +3,7 @@ use std::os::unix::ffi::OsStringExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::mount::id_map::{ShownId, StoredId};
+use crate::overlay::id_map::{ShownId, StoredId};
 
 fn parse(text: &str) -> Result<Options, OptionError> {
     Options::parse(&[text])

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::draft::Draft;
 use super::error::excerpt;
 use super::{LowerDirs, OptionError, grammar};
-use crate::mount::id_map::IdMap;
+use crate::overlay::id_map::IdMap;
 
 /// Where a value of type `T` goes.
 type Set<T> = fn(&mut Draft, T);
