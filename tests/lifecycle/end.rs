@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
@@ -53,14 +53,20 @@ fn a_signal_unmounts_and_ends_a_busy_mount() {
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_the_users() {
+fn signals_that_come_in_a_burst_count_as_one() {
     let stage = Stage::new();
-    let daemon = stage.mount();
-    let _file = File::open(stage.mountpoint().join("hello")).unwrap();
-    daemon.signal(Signal::TERM);
-    wait_until("it is unmounted", || stage.mounts().is_empty());
-    daemon.signal(Signal::TERM);
-    daemon.ends();
+    for _ in 0..20 {
+        let child =
+            stage.plyfs(&stage.read_only()).arg("-f").stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("it is mounted", || !stage.mounts().is_empty());
+        let daemon = Daemon(Pid::from_child(&child));
+        SIGNALS.into_iter().for_each(|signal| daemon.signal(signal));
+        daemon.ends();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(text(&output.stderr), "");
+        assert_eq!(stage.mounts(), [""; 0]);
+    }
 }
 
 #[test]
