@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use rustix::process::{Pid, Signal};
 
@@ -66,6 +67,40 @@ fn signals_that_come_in_a_burst_count_as_one() {
         assert!(output.status.success());
         assert_eq!(text(&output.stderr), "");
         assert_eq!(stage.mounts(), [""; 0]);
+    }
+}
+
+#[test]
+fn what_was_written_before_a_signal_is_there_at_the_next_mount() {
+    let stage = Stage::new();
+    for (round, signal) in SIGNALS.into_iter().enumerate() {
+        succeeds(&mut stage.plyfs(&stage.writable()));
+        let daemon = stage.daemon();
+        let directory = stage.mountpoint().join(format!("{round}"));
+        fs::create_dir(&directory).unwrap();
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let directory = directory.clone();
+                // Writes until the mount is taken away; the number of complete files.
+                thread::spawn(move || {
+                    let file = |number: &usize| directory.join(format!("{writer}.{number}"));
+                    let write = |number: &usize| fs::write(file(number), format!("{number}"));
+                    (0..).take_while(|number| write(number).is_ok()).count()
+                })
+            })
+            .collect();
+        wait_until("files are written", || fs::read_dir(&directory).unwrap().count() > 50);
+        daemon.signal(signal);
+        let counts: Vec<usize> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        daemon.ends();
+        succeeds(&mut stage.plyfs(&stage.writable()));
+        for (writer, count) in counts.into_iter().enumerate() {
+            for number in 0..count {
+                let content = fs::read_to_string(directory.join(format!("{writer}.{number}")));
+                assert_eq!(content.unwrap(), format!("{number}"));
+            }
+        }
+        succeeds(&mut shell("umount $1", &[stage.mountpoint()]));
     }
 }
 
