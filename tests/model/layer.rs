@@ -271,7 +271,9 @@ impl DirSpec {
 
     /// Whether an object called `name` can be made here and is no mark.
     fn has_room(&self, name: &Text) -> bool {
-        let marked = *name == t(OPAQUE_FILE) || self.hidden.iter().any(|it| dot_wh(it) == *name);
+        let marked = *name == t(OPAQUE_FILE)
+            || self.hidden.contains(name)
+            || self.hidden.iter().any(|it| dot_wh(it) == *name);
         !marked && !self.entries.contains_key(name)
     }
 }
@@ -280,7 +282,6 @@ impl DirSpec {
 pub fn dot_wh(name: &Text) -> Text {
     Text([b".wh.", name.0.as_slice()].concat())
 }
-
 
 impl LayerSpec {
     pub fn build(layer: &Layer) -> LayerSpec {
@@ -304,12 +305,18 @@ impl LayerSpec {
                 }
             }
             Item::HardLink(path, to) => {
-                // What a metacopy means depends on its path: it has one.
-                let leaf = self.leaf_at(to).map(|index| (index, self.leaves[index].1.clone()));
-                if let Some((index, leaf)) = leaf
-                    && !matches!(leaf, Leaf::Metacopy(..))
-                {
-                    self.name_leaf(path, index, &leaf);
+                if let Some(index) = self.leaf_at(to) {
+                    let leaf = self.leaves[index].1.clone();
+                    // What a metacopy means depends on its path. On a copied-up special file, an
+                    // ordinary user cannot note what it is linked to.
+                    let linkable = match leaf {
+                        Leaf::Metacopy(..) => false,
+                        Leaf::File(_) => true,
+                        _ => own_ids().0 == 0,
+                    };
+                    if linkable {
+                        self.name_leaf(path, index, &leaf);
+                    }
                 }
             }
             Item::Whiteout(path, form) => self.add_whiteout(path, *form),
@@ -332,6 +339,7 @@ impl LayerSpec {
             let mark = dot_wh(&name);
             if let Some(dir) = self.root.dir_at(&parent).filter(|_| mark.0.len() <= 255)
                 && !dir.entries.contains_key(&mark)
+                && !dir.entries.contains_key(&name)
             {
                 dir.hidden.insert(name);
             }

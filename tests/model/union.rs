@@ -4,14 +4,15 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use plyfs::layer::stat_override::StatOverride;
 use plyfs::overlay::{
     Allocate as Mode, Caller, Config, Flow, NodeId, Overlay, RedirectPolicy, RenameFlags, SeekTo,
     SetAttr, UpperDirs,
 };
 use plyfs::sys::Time;
 use plyfs::sys::object::NewTime;
-use rustix::io::Errno;
 use rustix::fs::{FallocateFlags, major, makedev, minor};
+use rustix::io::Errno;
 
 use crate::case::{Redirect, Setup};
 use crate::op::{Allocate, How, New, Set, Whence};
@@ -39,9 +40,18 @@ impl Union {
             Config { lower: layers.to_vec(), ..Config::default() }
         } else {
             // Syncing costs the time of thousands of cases; where it is free, it is done.
-            let volatile = matches!(setup, Setup::Union(_));
-            let lower = layers[1..].to_vec();
-            Config { lower, upper: Some(upper), volatile, redirect, ..Config::default() }
+            let root = rustix::process::geteuid().is_root();
+            let stored = if root { StatOverride::Security } else { StatOverride::User };
+            let volatile = !matches!(setup, Setup::UpperInMemory(_));
+            Config {
+                lower: layers[1..].to_vec(),
+                upper: Some(upper),
+                volatile,
+                redirect,
+                force_dot_whiteouts: setup == Setup::DotFiles,
+                store_attributes: (setup == Setup::StoredAttributes).then_some(stored),
+                ..Config::default()
+            }
         };
         let mut union = Union { config, overlay: None };
         union.reopen()?;
@@ -119,9 +129,7 @@ impl Subject for Union {
     }
 
     fn create(&self, parent: Node, name: &OsStr, new: New) -> Answer<Entry> {
-        self.overlay()
-            .create(caller(new), NodeId(parent), name, new.mode, new.umask)
-            .map(entry)
+        self.overlay().create(caller(new), NodeId(parent), name, new.mode, new.umask).map(entry)
     }
 
     fn make_node(&self, parent: Node, name: &OsStr, new: New, rdev: (u32, u32)) -> Answer<Entry> {
@@ -132,9 +140,7 @@ impl Subject for Union {
     }
 
     fn make_dir(&self, parent: Node, name: &OsStr, new: New) -> Answer<Entry> {
-        self.overlay()
-            .make_dir(caller(new), NodeId(parent), name, new.mode, new.umask)
-            .map(entry)
+        self.overlay().make_dir(caller(new), NodeId(parent), name, new.mode, new.umask).map(entry)
     }
 
     fn symlink(&self, parent: Node, name: &OsStr, target: &[u8], new: New) -> Answer<Entry> {

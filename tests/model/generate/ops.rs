@@ -5,7 +5,7 @@ use super::*;
 use crate::acl::{ACCESS, DEFAULT};
 use crate::initial::initial_tree;
 use crate::layer::Mode;
-use crate::model::{Inode, Kind, Tree};
+use crate::model::{CAPABILITY, Inode, Kind, Tree};
 use crate::op::{Allocate, Change, How, New, Op, Set, Target, Whence, new};
 
 const SLOTS: usize = 3;
@@ -158,13 +158,17 @@ impl Generator<'_> {
 
     fn xattr_op(&mut self, model: &Tree) -> Op {
         let target = self.target(model, |_| true);
-        if self.rng.one_in(3) {
+        if self.profile.setup.has_acls() && self.rng.one_in(3) {
             return self.acl_op(target);
+        }
+        let is_file = model.target(&target).is_some_and(|ino| is_file(&model.inodes[ino]));
+        if self.profile.privileged && is_file && self.rng.one_in(6) {
+            return Op::SetXattr(target, t(CAPABILITY), capability(), Set::Any);
         }
         let mut name = self.xattr_name();
         let inode = model.target(&target).map(|ino| &model.inodes[ino]);
         let present = inode.into_iter().flat_map(|inode| inode.xattrs.keys());
-        let present: Vec<&Text> = present.filter(|name| !name.0.starts_with(b"system.")).collect();
+        let present: Vec<&Text> = present.filter(|name| !name.0.starts_with(b"s")).collect();
         if !present.is_empty() && self.rng.one_in(2) {
             name = self.rng.pick(&present).clone();
         }
