@@ -1,7 +1,7 @@
 //! The FUSE protocol on top of the union: each method decodes, calls the overlay and replies.
 //!
-//! Nothing is decided here but what the protocol itself asks for. Opens are never seen (the first one is
-//! answered with `ENOSYS`), names, attributes and absence are cached by the kernel for as long as it
+//! Nothing is decided here but what the protocol itself asks for. Opens are not seen (the first one is
+//! answered with `ENOSYS`) unless `io=plain` or `timeout=` asks for them; names, attributes and absence are cached by the kernel for as long as it
 //! likes, since every change goes through this mount.
 
 mod convert;
@@ -481,6 +481,12 @@ impl Filesystem for Adapter {
                 .map(|flags| convert::flags_bytes(flags, output_size)),
             Some(convert::InodeFlagsCall::Set(flags)) => {
                 self.overlay.set_inode_flags(node(ino), flags).map(|()| Vec::new())
+            }
+            Some(convert::InodeFlagsCall::GetExtended) => {
+                self.overlay.extended_flags(node(ino)).map(|value| value.to_vec())
+            }
+            Some(convert::InodeFlagsCall::SetExtended(value)) => {
+                self.overlay.set_extended_flags(node(ino), &value).map(|()| Vec::new())
             }
             None => Err(Errno::NOTTY),
         };

@@ -100,9 +100,7 @@ impl Overlay {
         let stat = self.lowers.stat(place)?;
         let staged = match (node.kind, upper.overriding) {
             (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
-            (FileKind::Symlink, None) => {
-                upper.work.stage_symlink(&self.lowers.read_link(place)?)?
-            }
+            (FileKind::Symlink, _) => upper.work.stage_symlink(&self.lowers.read_link(place)?)?,
             (FileKind::Regular, _) | (_, Some(_)) => upper.work.stage_file(0o600)?,
             (kind, None) => upper.work.stage_node(kind, 0o600, stat.rdev)?,
         };
@@ -153,6 +151,19 @@ impl Overlay {
         }
         let times = (NewTime::At(stat.atime), NewTime::At(stat.mtime));
         object.set_times(Some(times.0), Some(times.1))
+    }
+
+    /// Gives `object` all attributes of `original`, which is in the upper layer too.
+    pub(super) fn copy_upper_attributes(&self, original: &Object, object: &Object) -> Result<()> {
+        let stat = original.stat()?;
+        self.give_owner(object, stat.uid, stat.gid)?;
+        object.set_permissions(stat.permissions())?;
+        for name in original.xattr_names()? {
+            if let Some(value) = original.xattr(&name)? {
+                object.set_xattr(&name, &value, XattrFlags::empty())?;
+            }
+        }
+        object.set_times(Some(NewTime::At(stat.atime)), Some(NewTime::At(stat.mtime)))
     }
 
     /// Gives an upper object its owner, where that is not this process's own already.
@@ -224,15 +235,16 @@ impl Overlay {
         dir: &OwnedFd,
         name: &NameRef,
     ) -> Result<Place> {
-        let links = self.lowers.stat(place)?.nlink as i32;
-        let bias = links + node.state.lock().link_bias - 2;
+        let before = node.state.lock().link_bias;
+        let bias = self.lowers.stat(place)?.nlink as i32 + before - 2;
         let object = staged.object();
-        upper.index.set_bias_of(&object, bias)?;
+        upper.index.set_lower_bias_of(&object, before)?;
         let entry = upper
             .index
             .add(identity, &object, |index, entry| staged.link_to(index.as_fd(), entry))?;
         fault::point("copy-up.indexed");
         staged.publish_new(dir.as_fd(), &name.name)?;
+        upper.index.set_bias(&entry, bias)?;
         node.state.lock().link_bias = bias;
         Ok(Place::Indexed(entry))
     }
@@ -346,7 +358,5 @@ fn unnoticed<T>(dir: &Object, change: impl FnOnce() -> Result<T>) -> Result<T> {
 fn may_be_lost(name: &OsStr) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let name = name.as_bytes();
-    name.starts_with(b"security.selinux")
-        || name.starts_with(b"trusted.")
-        || name.starts_with(b"system.")
+    ["security.", "trusted.", "system."].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }

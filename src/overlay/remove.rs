@@ -141,7 +141,7 @@ impl Overlay {
         node: &Arc<Node>,
         in_upper: bool,
     ) -> Result<()> {
-        contents.names.remove(name);
+        contents.names.remove(name, self.writable()?.form);
         node.remove_name(parent, name);
         if node.kind.is_dir() {
             return Ok(());
