@@ -4,6 +4,8 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod mount;
+pub mod oracle;
+pub mod posix;
 pub mod privilege;
 pub mod scratch;
 pub mod snapshot;
@@ -11,6 +13,7 @@ pub mod tree;
 pub mod union;
 
 pub use mount::{Mount, Program};
+pub use oracle::{same_as_plain, same_as_plain_without};
 pub use privilege::Identity;
 pub use scratch::Scratch;
 pub use snapshot::{Field, Snapshot, assert_same};

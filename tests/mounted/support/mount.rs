@@ -29,6 +29,12 @@ pub fn program() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_plyfs")), PathBuf::from)
 }
 
+/// With `PLYFS_TEST_PROGRAM=kernel` the tests judge the kernel's overlay: what it fails besides the
+/// known differences is a mistake of the test.
+pub fn kernel_under_test() -> bool {
+    std::env::var_os("PLYFS_TEST_PROGRAM").is_some_and(|program| program == "kernel")
+}
+
 /// Something that mounts unions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -59,29 +65,9 @@ pub struct Refusal {
 }
 
 impl Mount {
-    /// Mounts with `-o options` on the directory `point` and waits until it answers.
-    ///
-    /// `directory` is the working directory of the program; `log` takes what it writes.
+    /// Starts `command`, which stays in the foreground and mounts on the directory `point`, and
+    /// waits until the mount answers. What the command writes is added to the file `log`.
     pub fn start(
-        program: &Program,
-        options: &OsStr,
-        point: &Path,
-        directory: &Path,
-        log: &Path,
-        lifetime: Duration,
-    ) -> Result<Self, Refusal> {
-        let path = match program {
-            Program::Plyfs => self::program(),
-            Program::Peer(path) => path.clone(),
-            Program::Kernel => return Ok(Self::start_kernel(options, point, log)),
-        };
-        let mut command = Command::new(path);
-        command.arg("-f").arg("-o").arg(options).arg(point).current_dir(directory);
-        Self::start_command(command, point, log, lifetime)
-    }
-
-    /// Starts `command`, which stays in the foreground and mounts on `point`.
-    pub fn start_command(
         mut command: Command,
         point: &Path,
         log: &Path,
@@ -112,11 +98,12 @@ impl Mount {
         Ok(this)
     }
 
-    fn start_kernel(options: &OsStr, point: &Path, log: &Path) -> Self {
+    /// Has the kernel mount an overlay of its own on `point`, with these options.
+    pub fn kernel(options: &OsStr, point: &Path) -> Self {
         let data = CString::new(options.as_bytes()).unwrap();
         mount("overlay", point, "overlay", MountFlags::empty(), data.as_c_str())
             .unwrap_or_else(|error| panic!("kernel overlay {options:?}: {error}"));
-        Self { point: point.to_owned(), daemon: None, log: log.to_owned(), watchdog: None }
+        Self { point: point.to_owned(), daemon: None, log: PathBuf::new(), watchdog: None }
     }
 
     /// Where it is mounted.
@@ -148,6 +135,18 @@ impl Mount {
             let status = daemon.wait().unwrap();
             assert!(status.success(), "ended with {status} after the unmount:\n{}", self.log());
         }
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the program to end by itself.
+    pub fn wait(mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().expect("the kernel has no process");
+        assert!(ended(&daemon, PATIENCE), "still running:\n{}", self.log());
+        daemon.wait().unwrap()
     }
 
     /// Kills the program without warning and clears away the dead mount.

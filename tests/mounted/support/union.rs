@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use super::mount::{LIFETIME, Mount, Program, Refusal, path_option};
+use super::mount::{LIFETIME, Mount, Program, Refusal, kernel_under_test, path_option, program};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, assert_same};
 use super::tree;
@@ -17,6 +18,10 @@ pub struct Builder {
     options: Vec<OsString>,
     program: Program,
     directory: PathBuf,
+    environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
+    /// What holds `upper` and `work`.
+    volume: PathBuf,
     lifetime: Duration,
     check_lowers: bool,
 }
@@ -34,7 +39,10 @@ impl Builder {
             writable: true,
             options: Vec::new(),
             program: Program::Plyfs,
+            volume: directory.clone(),
             directory,
+            environment: Vec::new(),
+            wrapper: Vec::new(),
             lifetime: LIFETIME,
             check_lowers: true,
         }
@@ -71,7 +79,7 @@ impl Builder {
     /// Fills the upper layer before the mount.
     #[must_use]
     pub fn upper_with(self, fill: impl FnOnce(&Path)) -> Self {
-        fill(&self.scratch.path().join("upper"));
+        fill(&self.volume.join("upper"));
         self
     }
 
@@ -86,6 +94,39 @@ impl Builder {
     #[must_use]
     pub fn option(mut self, option: impl Into<OsString>) -> Self {
         self.options.push(option.into());
+        self
+    }
+
+    /// Puts the upper layer on a filesystem that `mount` mounts on the directory it is given; to be
+    /// called before the upper layer is filled.
+    #[must_use]
+    pub fn upper_on(mut self, mount: impl FnOnce(&Path)) -> Self {
+        self.volume = self.scratch.dir("volume");
+        mount(&self.volume);
+        for name in ["upper", "work"] {
+            std::fs::create_dir(self.volume.join(name)).unwrap();
+        }
+        self
+    }
+
+    /// Starts the program in this directory below the scratch directory.
+    #[must_use]
+    pub fn directory(mut self, name: &str) -> Self {
+        self.directory = self.scratch.dir(name);
+        self
+    }
+
+    /// Sets an environment variable of the program.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the program by these words, such as `prlimit --nofile=256`, which must end in exec.
+    #[must_use]
+    pub fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -154,12 +195,12 @@ impl Union {
 
     /// A path in the upper layer.
     pub fn upper(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.layers.path().join("upper").join(path)
+        self.layers.volume.join("upper").join(path)
     }
 
     /// A path in the work directory.
     pub fn work(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.layers.path().join("work").join(path)
+        self.layers.volume.join("work").join(path)
     }
 
     /// A path in a lower layer, 0 being the top one.
@@ -200,18 +241,31 @@ impl Union {
 
     /// Mounts again what was unmounted, or says why the program refused.
     pub fn try_start(&mut self) -> Result<(), Refusal> {
-        let layers = &self.layers;
-        let log = layers.path().join("log");
-        let mount = Mount::start(
-            &layers.program,
-            &self.options(),
-            &self.path(""),
-            &layers.directory,
-            &log,
-            layers.lifetime,
-        )?;
-        self.mount = Some(mount);
+        let (options, point) = (self.options(), self.path(""));
+        self.mount = Some(match self.command(&options, &point) {
+            None => Mount::kernel(&options, &point),
+            Some(command) => {
+                let log = self.scratch().join("log");
+                Mount::start(command, &point, &log, self.layers.lifetime)?
+            }
+        });
         Ok(())
+    }
+
+    /// The command to be started; none if it is the kernel that mounts.
+    fn command(&self, options: &OsStr, point: &Path) -> Option<Command> {
+        let layers = &self.layers;
+        let program = match &layers.program {
+            Program::Plyfs if kernel_under_test() => return None,
+            Program::Plyfs => program(),
+            Program::Peer(path) => path.clone(),
+            Program::Kernel => return None,
+        };
+        let mut words = layers.wrapper.iter().map(OsString::from).chain([program.into()]);
+        let mut command = Command::new(words.next()?);
+        command.args(words).arg("-f").arg("-o").arg(options).arg(point);
+        command.current_dir(&layers.directory).envs(layers.environment.iter().cloned());
+        Some(command)
     }
 
     /// Clean unmount, then mounted anew: nothing is remembered but what the layers hold.
