@@ -8,4 +8,9 @@
 
 mod support;
 
+mod copy_up;
+mod deletion;
+mod hard_links;
+mod marks;
+mod rename;
 mod smoke;

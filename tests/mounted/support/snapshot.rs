@@ -97,6 +97,13 @@ impl Snapshot {
         self
     }
 
+    /// Leaves out some fields of one entry.
+    pub fn forget(&mut self, path: &str, fields: &[Field]) {
+        if let Some(record) = self.entries.get_mut(Path::new(path)) {
+            record.fields.retain(|field, _| !fields.contains(field));
+        }
+    }
+
     /// All paths, sorted, the root excepted.
     pub fn paths(&self) -> Vec<&Path> {
         self.entries.keys().map(PathBuf::as_path).filter(|p| *p != Path::new("")).collect()

@@ -14,6 +14,7 @@ use super::tree;
 pub struct Builder {
     scratch: Scratch,
     lowers: Vec<PathBuf>,
+    data_layers: Vec<PathBuf>,
     writable: bool,
     options: Vec<OsString>,
     program: Program,
@@ -36,6 +37,7 @@ impl Builder {
         Self {
             scratch,
             lowers: Vec::new(),
+            data_layers: Vec::new(),
             writable: true,
             options: Vec::new(),
             program: Program::Plyfs,
@@ -67,6 +69,15 @@ impl Builder {
     #[must_use]
     pub fn lower_at(mut self, dir: impl Into<PathBuf>) -> Self {
         self.lowers.push(dir.into());
+        self
+    }
+
+    /// Adds a layer that gives data to metacopy files and nothing else.
+    #[must_use]
+    pub fn data_layer(mut self, text: &str) -> Self {
+        let dir = self.scratch.dir(&format!("data{}", self.data_layers.len()));
+        tree::make(&dir, text);
+        self.data_layers.push(dir);
         self
     }
 
@@ -286,7 +297,12 @@ impl Union {
 
     fn options(&self) -> OsString {
         let layers = &self.layers;
-        let mut options = vec![path_option("lowerdir", &layers.lowers)];
+        let mut lowers = path_option("lowerdir", &layers.lowers);
+        for dir in &layers.data_layers {
+            lowers.push("::");
+            lowers.push(dir);
+        }
+        let mut options = vec![lowers];
         if layers.writable {
             options.push(path_option("upperdir", &[self.upper("")]));
             options.push(path_option("workdir", &[self.work("")]));
