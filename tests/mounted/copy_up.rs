@@ -310,7 +310,7 @@ fn new_nodes_of_every_kind_are_made_in_the_upper_layer() {
     mknod(union.path("d/char"), FileType::CharacterDevice, (1, 3)).unwrap();
     mknod(union.path("d/block"), FileType::BlockDevice, (8, 1)).unwrap();
     mknod(union.path("d/regular"), FileType::RegularFile, (0, 0)).unwrap();
-    let _listener = std::os::unix::net::UnixListener::bind(union.path("d/listener")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(union.path("d/listener")).unwrap());
     let seen = union.snapshot();
     union.remount();
     assert_same(&seen, &union.snapshot(), "after the remount");

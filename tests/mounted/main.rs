@@ -8,9 +8,12 @@
 
 mod support;
 
+mod attributes;
 mod copy_up;
 mod deletion;
+mod extended;
 mod hard_links;
 mod marks;
+mod names;
 mod rename;
 mod smoke;

@@ -19,7 +19,7 @@ d full/sub\nf full/sub/deep text=deep\nd other\nf other/thing text=thing
 d empty\nd empty2\nl link to=a\np pipe mode=0600\nf full/big text=0123456789";
 
 fn result<T>(result: Result<T, Errno>) -> String {
-    result.map_or_else(|error| format!("{error:?}"), |_| "ok".into())
+    result.map_or_else(|error| error.to_string(), |_| "ok".into())
 }
 
 fn renames(root: &Path, flags: RenameFlags, pairs: &[(&str, &str)]) -> String {

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -121,14 +122,13 @@ impl Mount {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Unmounts, which fails if files are open, and waits until the program has ended well.
+    /// Unmounts, which fails if files stay open, and waits until the program has ended well.
     pub fn unmount(mut self) {
-        let result = unmount(&self.point, UnmountFlags::NOFOLLOW);
-        if result == Err(rustix::io::Errno::PERM) {
-            let status = Command::new("fusermount3").arg("-u").arg(&self.point).status().unwrap();
-            assert!(status.success(), "fusermount3 -u: {status}");
-        } else {
-            result.unwrap_or_else(|error| panic!("umount: {error}"));
+        // A process that another test is just starting holds copies of our files until its exec.
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = try_unmount(&self.point) {
+            assert!(Instant::now() < deadline, "umount: {error}");
+            std::thread::sleep(Duration::from_millis(5));
         }
         if let Some(mut daemon) = self.daemon.take() {
             assert!(ended(&daemon, PATIENCE), "still running after the unmount:\n{}", self.log());
@@ -174,6 +174,18 @@ impl Drop for Mount {
         }
         let hung = self.watchdog.take().is_some_and(|dog| dog.fired.load(Ordering::SeqCst));
         assert!(!hung || std::thread::panicking(), "the mount hung and was torn down");
+    }
+}
+
+/// Unmounts as root, else in the way of ordinary users.
+fn try_unmount(point: &Path) -> std::io::Result<()> {
+    match unmount(point, UnmountFlags::NOFOLLOW) {
+        Err(Errno::PERM) => {
+            let output = Command::new("fusermount3").arg("-u").arg(point).output()?;
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success().then_some(()).ok_or_else(|| std::io::Error::other(message))
+        }
+        result => Ok(result?),
     }
 }
 
