@@ -107,37 +107,42 @@ fn set_id_bits_are_cleared_as_on_a_plain_filesystem() {
     needs_root!();
     type Change = fn(&Path) -> Result<(), Errno>;
     let changes: [(&str, Change); 8] = [
-        ("write", |path| open_rw(path).write_at(b"x", 0).map(drop).map_err(to_errno)),
+        ("write", |path| {
+            open_file(path, OFlags::RDWR)?.write_at(b"x", 0).map(drop).map_err(to_errno)
+        }),
         ("append", |path| {
             let mut file = open_file(path, OFlags::WRONLY | OFlags::APPEND)?;
             file.write_all(b"x").map_err(to_errno)
         }),
-        ("truncate", |path| open_rw(path).set_len(1).map_err(to_errno)),
-        ("truncate on open", |path| open_file(path, OFlags::WRONLY | OFlags::TRUNC).map(drop)),
-        ("fallocate", |path| fallocate(open_rw(path), FallocateFlags::empty(), 0, 100)),
+        ("truncate", |path| open_file(path, OFlags::RDWR)?.set_len(1).map_err(to_errno)),
+        ("open-truncate", |path| open_file(path, OFlags::WRONLY | OFlags::TRUNC).map(drop)),
+        ("fallocate", |path| {
+            fallocate(open_file(path, OFlags::RDWR)?, FallocateFlags::empty(), 0, 100)
+        }),
         ("chown", |path| chown(path, u32::MAX, USER)),
-        ("chown to nobody new", |path| chown(path, u32::MAX, u32::MAX)),
+        ("chown-nothing", |path| chown(path, u32::MAX, u32::MAX)),
         ("chmod", |path| chmod(path, mode(path))),
     ];
     let modes = [0o6777, 0o4711, 0o2777, 0o2767, 0o6666, 0o0777, 0o4640];
     for owner in [0, USER] {
-        let tree: String = modes
-            .map(|mode| format!("f {mode:o} text=abc mode={mode:o} own={owner}:{USER}\n"))
-            .concat();
-        for (what, change) in changes {
-            for (who, uid, gid) in
-                [("root", 0, 0), ("user", USER, USER), ("stranger", USER + 1, USER + 1)]
-            {
-                same_as_plain(&tree, |root| {
-                    let mut seen = format!("{what} by {who} of the file of {owner}\n");
-                    for bits in modes {
-                        let path = root.join(format!("{bits:o}"));
-                        let result = as_ids(uid, gid, || change(&path));
-                        seen += &format!("{bits:o}: {result:?} {:o}\n", mode(&path));
-                    }
-                    seen
-                });
+        let mut tree = String::new();
+        for (what, _) in changes {
+            for mode in modes {
+                tree += &format!("f {what}-{mode:o} text=abc mode={mode:o} own={owner}:{USER}\n");
             }
+        }
+        for (uid, gid) in [(0, 0), (USER, USER), (USER + 1, USER + 1)] {
+            same_as_plain(&tree, |root| {
+                let mut seen = format!("files of {owner} changed by {uid}\n");
+                for (what, change) in changes {
+                    for bits in modes {
+                        let path = root.join(format!("{what}-{bits:o}"));
+                        let result = as_ids(uid, gid, || change(&path));
+                        seen += &format!("{what} {bits:o}: {result:?} {:o}\n", mode(&path));
+                    }
+                }
+                seen
+            });
         }
     }
 }
