@@ -56,23 +56,16 @@ fn shared_mapping_of_a_lower_file_sees_what_is_written() {
         Union::new().lower_with(|dir| fs::write(dir.join("a"), [b'.'; 8192]).unwrap()).mount();
     let path = union.path("a");
     let path = path.to_str().unwrap();
-    let shown = run(
-        "xfs_io",
-        [
-            "-r",
-            "-c",
-            "mmap -r 0 8192",
-            "-c",
-            "mread -v 4096 4",
-            "-c",
-            &format!("open {path}"),
-            "-c",
-            "pwrite -q -S 0x41 4096 4",
-            "-c",
-            "mread -v 4096 4",
-            path,
-        ],
-    );
+    // With -C a command is for the current file alone, which is the one opened last.
+    let commands = [
+        "mmap -r 0 8192",
+        "mread -v 4096 4",
+        &format!("open {path}"),
+        "pwrite -q -S 0x41 4096 4",
+        "mread -v 4096 4",
+    ];
+    let options = commands.iter().flat_map(|command| ["-C", command]);
+    let shown = run("xfs_io", ["-r"].into_iter().chain(options).chain([path]));
     assert!(shown.contains("2e 2e 2e 2e") && shown.contains("41 41 41 41"), "{shown}");
 }
 
@@ -215,7 +208,8 @@ fn holes_are_found_and_punched() {
     drop(file);
     union.remount();
     assert_eq!(fs::metadata(union.path("full")).unwrap().len(), 4 * STEP);
-    assert_eq!(fs::metadata(union.path("full")).unwrap().blocks(), 3 * STEP / 512);
+    let blocks = fs::metadata(union.path("full")).unwrap().blocks();
+    assert!(blocks < 3 * STEP / 512 + 64, "{blocks} blocks of 512 bytes");
 }
 
 #[test]
@@ -423,11 +417,15 @@ fn locks_exclude_each_other() {
 fn programs_run_from_the_union() {
     needs_root!();
     let union = Union::new()
-        .lower_with(|dir| drop(fs::copy("/usr/bin/busybox", dir.join("busybox")).unwrap()))
+        .lower_with(|dir| {
+            fs::copy("/usr/bin/busybox", dir.join("busybox")).unwrap();
+        })
         .mount();
-    assert_eq!(run(union.path("busybox").to_str().unwrap(), ["echo", "runs"]), "runs\n");
-    fs::copy(union.path("busybox"), union.path("copy")).unwrap();
-    assert_eq!(run(union.path("copy").to_str().unwrap(), ["echo", "runs"]), "runs\n");
+    fs::create_dir(union.path("copy")).unwrap();
+    fs::copy(union.path("busybox"), union.path("copy/busybox")).unwrap();
+    for name in ["busybox", "copy/busybox"] {
+        assert_eq!(run(union.path(name).to_str().unwrap(), ["echo", "runs"]), "runs\n");
+    }
 }
 
 #[test]

@@ -15,7 +15,9 @@ pub struct Builder {
     scratch: Scratch,
     lowers: Vec<PathBuf>,
     data_layers: Vec<PathBuf>,
+    lower_option: Option<OsString>,
     writable: bool,
+    point: PathBuf,
     options: Vec<OsString>,
     program: Program,
     directory: PathBuf,
@@ -38,7 +40,9 @@ impl Builder {
             scratch,
             lowers: Vec::new(),
             data_layers: Vec::new(),
+            lower_option: None,
             writable: true,
+            point: directory.join("merged"),
             options: Vec::new(),
             program: Program::Plyfs,
             volume: directory.clone(),
@@ -78,6 +82,27 @@ impl Builder {
         let dir = self.scratch.dir(&format!("data{}", self.data_layers.len()));
         tree::make(&dir, text);
         self.data_layers.push(dir);
+        self
+    }
+
+    /// Gives the text of `lowerdir=` as it is, instead of the paths of the layers.
+    #[must_use]
+    pub fn lower_option(mut self, text: &str) -> Self {
+        self.lower_option = Some(text.into());
+        self
+    }
+
+    /// Gives the options of the upper layer as they are; the directories are `upper` and `work`.
+    #[must_use]
+    pub fn upper_option(mut self, text: &str) -> Self {
+        self.writable = false;
+        self.option(text)
+    }
+
+    /// Mounts on this directory below the scratch directory.
+    #[must_use]
+    pub fn on(mut self, name: &str) -> Self {
+        self.point = self.scratch.dir(name);
         self
     }
 
@@ -201,7 +226,7 @@ impl Union {
 
     /// A path in the union.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.layers.path().join("merged").join(path)
+        self.layers.point.join(path)
     }
 
     /// A path in the upper layer.
@@ -279,6 +304,11 @@ impl Union {
         Some(command)
     }
 
+    /// Takes the mount out of the union, to be handled by itself.
+    pub fn take(&mut self) -> Mount {
+        self.mount.take().expect("mounted")
+    }
+
     /// Clean unmount, then mounted anew: nothing is remembered but what the layers hold.
     pub fn remount(&mut self) {
         self.unmount();
@@ -301,6 +331,10 @@ impl Union {
         for dir in &layers.data_layers {
             lowers.push("::");
             lowers.push(dir);
+        }
+        if let Some(text) = &layers.lower_option {
+            lowers = OsString::from("lowerdir=");
+            lowers.push(text);
         }
         let mut options = vec![lowers];
         if layers.writable {
