@@ -67,8 +67,8 @@ fn few_descriptors_are_enough_for_a_large_tree() {
     }
     let held: Vec<_> =
         (0..400).map(|n| fs::File::open(union.path(format!("d5/{}", n % 100))).unwrap()).collect();
-    for file in held {
-        assert_eq!(file.metadata().unwrap().len() % 2, file.metadata().unwrap().len());
+    for (number, file) in held.into_iter().enumerate() {
+        assert_eq!(file.metadata().unwrap().len(), u64::from(number % 100 == 7));
     }
     assert!(descriptors(&union) <= 256);
 }
