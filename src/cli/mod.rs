@@ -1,6 +1,114 @@
-//! (under construction)
+//! The command line: the only code that reads arguments, prints and decides the exit status.
+//!
+//! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line. Every error is
+//! one line on standard error that begins with `plyfs: `.
 
-/// Runs the program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod called_as;
+mod error;
+mod generate;
+mod logging;
+mod mount;
+mod option_docs;
+mod umount;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use called_as::CalledAs;
+use error::CliError;
+use mount::MountArgs;
+
+/// Mount read-only layers and one writable layer as a single tree
+///
+/// Lower layers are never changed: whatever is added, changed or deleted in the tree lands in the
+/// upper layer, in the format of kernel overlayfs. Without an upper layer the tree is read-only.
+/// plyfs takes the command line of fuse-overlayfs.
+#[derive(Parser)]
+#[command(
+    name = "plyfs",
+    version,
+    override_usage = USAGE,
+    after_help = "See `plyfs --help` for the mount options.",
+    after_long_help = option_docs::help(),
+    // Otherwise a source or mountpoint after -o could be taken for a command.
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    #[command(flatten)]
+    mount: MountArgs,
 }
+
+const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
+                     lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,...]\n       \
+                     plyfs umount MOUNTPOINT";
+
+#[derive(Subcommand)]
+enum Subcommands {
+    Mount(MountArgs),
+    Umount(umount::UmountArgs),
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
+}
+
+/// Runs the program on the arguments of this process.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let called_as = CalledAs::from_argv0(args.next().as_deref());
+    match run(called_as, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn run(called_as: CalledAs, args: impl Iterator<Item = OsString>) -> Result<(), CliError> {
+    let command = called_as.command();
+    let argv = [OsString::from(command.get_name())].into_iter().chain(args);
+    let matches = match command.try_get_matches_from(argv) {
+        Ok(matches) => matches,
+        Err(stop) => return error::show_or_refuse(stop, called_as),
+    };
+    match parsed(called_as, &matches)? {
+        Subcommands::Mount(args) => args.run(called_as),
+        Subcommands::Umount(args) => args.run(),
+        Subcommands::Generate(args) => args.run(),
+    }
+}
+
+fn parsed(called_as: CalledAs, matches: &ArgMatches) -> Result<Subcommands, CliError> {
+    Ok(match called_as {
+        CalledAs::Plyfs => {
+            let cli = Cli::from_arg_matches(matches)?;
+            cli.command.unwrap_or(Subcommands::Mount(cli.mount))
+        }
+        CalledAs::MountHelper | CalledAs::FuseOverlayfs => {
+            Subcommands::Mount(MountArgs::from_arg_matches(matches)?)
+        }
+    })
+}
+
+impl CalledAs {
+    /// What clap parses under this name: the names of other programs have no subcommands.
+    fn command(self) -> Command {
+        match self {
+            CalledAs::Plyfs => Cli::command(),
+            CalledAs::MountHelper | CalledAs::FuseOverlayfs => {
+                let about = Cli::command().get_about().cloned().unwrap_or_default();
+                MountArgs::augment_args(Command::new(self.name()))
+                    .version(env!("CARGO_PKG_VERSION"))
+                    .about(about)
+                    .long_about(None)
+                    .override_usage(format!("{} [SOURCE] MOUNTPOINT -o OPTIONS", self.name()))
+                    .after_help(format!("See `{} --help` for the mount options.", self.name()))
+                    .after_long_help(option_docs::help())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

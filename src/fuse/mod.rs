@@ -1,1 +1,542 @@
-//! (under construction)
+//! The FUSE protocol on top of the union: each method decodes, calls the overlay and replies.
+//!
+//! Nothing is decided here but what the protocol itself asks for. Opens are never seen (the first one is
+//! answered with `ENOSYS`), names, attributes and absence are cached by the kernel for as long as it
+//! likes, since every change goes through this mount.
+
+mod convert;
+mod negotiate;
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::overlay::{Allocate, Entry, Flow, Overlay, RenameFlags, SeekTo, SetAttr};
+use crate::sys::{Errno, Result};
+use convert::{attr, caller, errno, kind, new_time, node};
+
+/// How the union is offered to the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How long the kernel may answer from its caches; `None` for ever.
+    pub timeout: Option<Duration>,
+    /// Whether ACLs are offered.
+    pub acl: bool,
+    /// Whether extended attributes are offered.
+    pub xattr: bool,
+    /// Whether the kernel collects writes and sends them later.
+    pub writeback: bool,
+    /// The largest write that the kernel sends in one message, in bytes.
+    pub max_write: u32,
+    /// Whether directories always have the link count 1.
+    pub static_nlink: bool,
+}
+
+/// As good as for ever, and small enough for every computation in the kernel.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+const GENERATION: Generation = Generation(0);
+
+/// The union as a FUSE filesystem.
+pub struct Adapter {
+    overlay: Overlay,
+    policy: Policy,
+    /// Whether the kernel understands that it need not tell of opens.
+    zero_open: bool,
+}
+
+thread_local! {
+    /// The memory that this thread reads files into.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Adapter {
+    /// Offers `overlay` as `policy` says.
+    pub fn new(overlay: Overlay, policy: Policy) -> Self {
+        Self { overlay, policy, zero_open: false }
+    }
+
+    fn ttl(&self) -> Duration {
+        self.policy.timeout.unwrap_or(FOR_EVER)
+    }
+
+    fn shown(&self, entry: &Entry) -> (Duration, fuser::FileAttr) {
+        let mut shown = self.file_attr(&entry.attr);
+        // The library sends the node's id as the inode number of an entry. Where they differ, the kernel
+        // must ask again with GETATTR, which can tell the real one.
+        let ttl = if entry.attr.ino == entry.node.0 { self.ttl() } else { Duration::ZERO };
+        shown.ino = INodeNo(entry.node.0);
+        (ttl, shown)
+    }
+
+    fn file_attr(&self, found: &crate::overlay::Attr) -> fuser::FileAttr {
+        let mut shown = attr(found);
+        if self.policy.static_nlink && found.kind().is_dir() {
+            shown.nlink = 1;
+        }
+        shown
+    }
+
+    fn reply_entry(&self, result: Result<Entry>, reply: ReplyEntry) {
+        match result {
+            Ok(entry) => {
+                let (ttl, shown) = self.shown(&entry);
+                reply.entry_with_ttls(&ttl, &self.ttl(), &shown, GENERATION);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn reply_attr(&self, result: Result<crate::overlay::Attr>, reply: ReplyAttr) {
+        match result {
+            Ok(found) => reply.attr(&self.ttl(), &self.file_attr(&found)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+}
+
+fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Replies with a value whose length the caller may only have asked for (`size` 0).
+fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(errno(Errno::RANGE)),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn reply_count(result: Result<usize>, reply: ReplyWrite) {
+    match result {
+        Ok(count) => reply.written(count as u32),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        self.zero_open = negotiate::negotiate(&self.policy, config)?;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.overlay.lookup(node(parent), name) {
+            Ok(Some(entry)) => self.reply_entry(Ok(entry), reply),
+            // Node 0 tells the kernel that it may remember the absence.
+            Ok(None) => {
+                reply.entry_with_ttls(&Duration::ZERO, &self.ttl(), &convert::absent(), GENERATION);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        self.overlay.forget(node(ino), count);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.reply_attr(self.overlay.attr(node(ino)), reply);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
+        let change = SetAttr { mode, uid, gid, size, atime, mtime };
+        self.reply_attr(self.overlay.set_attr(caller(request), node(ino), &change), reply);
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        use std::os::unix::ffi::OsStrExt;
+        match self.overlay.read_link(node(ino)) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (parent, rdev) = (node(parent), convert::device(rdev));
+        let made = self.overlay.make_node(caller(request), parent, name, mode, umask, rdev);
+        self.reply_entry(made, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = self.overlay.make_dir(caller(request), node(parent), name, mode, umask);
+        self.reply_entry(made, reply);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.overlay.unlink(node(parent), name), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.overlay.rmdir(node(parent), name), reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str();
+        let made = self.overlay.symlink(caller(request), node(parent), name, target);
+        self.reply_entry(made, reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        // A whiteout that the caller wants to see cannot exist in a union, which takes it for its own;
+        // kernel overlayfs refuses it in the same way.
+        if flags.contains(fuser::RenameFlags::RENAME_WHITEOUT) {
+            return reply.error(errno(Errno::INVAL));
+        }
+        let flags = RenameFlags {
+            no_replace: flags.contains(fuser::RenameFlags::RENAME_NOREPLACE),
+            exchange: flags.contains(fuser::RenameFlags::RENAME_EXCHANGE),
+        };
+        let renamed = self.overlay.rename(node(parent), name, node(new_parent), new_name, flags);
+        reply_empty(renamed, reply);
+    }
+
+    fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.reply_entry(self.overlay.link(node(ino), node(parent), name), reply);
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.zero_open {
+            true => reply.error(errno(Errno::NOSYS)),
+            false => reply.opened(FileHandle(0), FopenFlags::empty()),
+        }
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.zero_open {
+            true => reply.error(errno(Errno::NOSYS)),
+            false => reply.opened(FileHandle(0), FopenFlags::empty()),
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(errno(Errno::NOSYS));
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let size = size as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match self.overlay.read(node(ino), offset, &mut buffer[..size]) {
+                Ok(count) => reply.data(&buffer[..count]),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let drop_privileges = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        reply_count(self.overlay.write(node(ino), offset, data, drop_privileges), reply);
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        reply_empty(self.overlay.sync(node(ino), data_only), reply);
+    }
+
+    fn fsyncdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(self.overlay.sync(node(ino), data_only), reply);
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        after: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let read = self.overlay.read_dir(node(ino), after, |entry| {
+            flow(reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), entry.name))
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        after: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let read = self.overlay.read_dir_plus(node(ino), after, |entry, full| {
+            let (ttl, shown) = match full {
+                Some(full) => self.shown(full),
+                None => (Duration::ZERO, convert::dot(&entry)),
+            };
+            let (name, number) = (entry.name, INodeNo(entry.ino));
+            // For `.` and `..` the kernel takes the number and looks at nothing else.
+            let number = if full.is_some() { shown.ino } else { number };
+            flow(reply.add(number, entry.cookie, name, &ttl, &shown, GENERATION))
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        match self.overlay.stat_fs() {
+            Ok(stat) => reply.statfs(
+                stat.blocks,
+                stat.free,
+                stat.available,
+                stat.files,
+                stat.free_files,
+                stat.block_size,
+                stat.longest_name,
+                stat.fragment_size,
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        if !self.policy.xattr {
+            return reply.error(errno(Errno::OPNOTSUPP));
+        }
+        let create = flags & libc::XATTR_CREATE != 0;
+        let replace = flags & libc::XATTR_REPLACE != 0;
+        let set = self.overlay.set_xattr(node(ino), name, value, create, replace);
+        reply_empty(set, reply);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = match self.policy.xattr {
+            true => self.overlay.get_xattr(node(ino), name),
+            false => Err(Errno::OPNOTSUPP),
+        };
+        reply_xattr(value, size, reply);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = match self.policy.xattr {
+            true => self.overlay.list_xattr(node(ino)),
+            false => Err(Errno::OPNOTSUPP),
+        };
+        reply_xattr(names.map(|names| convert::name_list(&names)), size, reply);
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.policy.xattr {
+            return reply.error(errno(Errno::OPNOTSUPP));
+        }
+        reply_empty(self.overlay.remove_xattr(node(ino), name), reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        match self.overlay.create(caller(request), node(parent), name, mode, umask) {
+            Ok(entry) => {
+                let (ttl, shown) = self.shown(&entry);
+                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+                reply.created(&ttl, &shown, GENERATION, FileHandle(0), flags);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        command: u32,
+        input: &[u8],
+        output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let result = match convert::InodeFlagsCall::parse(command, input) {
+            Some(convert::InodeFlagsCall::Get) => self
+                .overlay
+                .inode_flags(node(ino))
+                .map(|flags| convert::flags_bytes(flags, output_size)),
+            Some(convert::InodeFlagsCall::Set(flags)) => {
+                self.overlay.set_inode_flags(node(ino), flags).map(|()| Vec::new())
+            }
+            None => Err(Errno::NOTTY),
+        };
+        match result {
+            Ok(output) => reply.ioctl(0, &output),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = Allocate(mode.cast_unsigned());
+        reply_empty(self.overlay.allocate(node(ino), mode, offset, length), reply);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let to = match (u64::try_from(offset), whence) {
+            (Ok(offset), libc::SEEK_DATA) => SeekTo::Data(offset),
+            (Ok(offset), libc::SEEK_HOLE) => SeekTo::Hole(offset),
+            (Err(_), libc::SEEK_DATA | libc::SEEK_HOLE) => return reply.error(errno(Errno::NXIO)),
+            _ => return reply.error(errno(Errno::INVAL)),
+        };
+        match self.overlay.seek(node(ino), to) {
+            Ok(found) => reply.offset(found.cast_signed()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        source: INodeNo,
+        _: FileHandle,
+        source_offset: u64,
+        target: INodeNo,
+        _: FileHandle,
+        target_offset: u64,
+        length: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
+        let copied = self.overlay.copy_range(
+            node(source),
+            source_offset,
+            node(target),
+            target_offset,
+            length,
+        );
+        reply_count(copied, reply);
+    }
+}
+
+fn flow(full: bool) -> Flow {
+    if full { Flow::Stop } else { Flow::Continue }
+}

@@ -1,1 +1,109 @@
-//! (under construction)
+//! From what the caller asked for to a mount that answers, and to its end: the composition root.
+//!
+//! The order matters. The layers are opened first, so that a mountpoint inside one of them does not
+//! lead back into the mount; then signals are blocked, before any thread can take one; then the
+//! mount is made, the handshake done, and only then the caller told.
+
+mod attach;
+mod daemon;
+mod error;
+mod fusermount;
+mod log_sink;
+mod mounted;
+mod mountinfo;
+pub mod options;
+pub mod request;
+mod session;
+mod spec;
+mod union;
+mod unmount;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use fuser::Filesystem;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Signal, umask};
+
+use self::daemon::Launch;
+use self::request::MountRequest;
+use self::spec::MountSpec;
+use crate::sys::process::{self, Signals};
+
+pub use error::MountError;
+pub use log_sink::LogSink;
+pub use unmount::unmount;
+
+/// The signals that unmount.
+const END_SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
+
+/// Mounts what `request` asks for. In the background: returns when the mount answers. In the
+/// foreground: returns when it is unmounted.
+///
+/// To be called before the process starts a thread.
+///
+/// # Errors
+/// One line about what is in the way; nothing is left mounted.
+pub fn run(request: &MountRequest) -> Result<(), MountError> {
+    mount(request, || union::open(&request.options))
+}
+
+fn mount<F: Filesystem>(
+    request: &MountRequest,
+    open: impl FnOnce() -> Result<F, MountError>,
+) -> Result<(), MountError> {
+    let mountpoint = resolve(&request.mountpoint)?;
+    if let Err(error) = process::raise_descriptor_limit() {
+        log::warn!("the limit of open descriptors stays as it is: {error}");
+    }
+    if request.foreground {
+        serve(request, &mountpoint, open, &mut Launch::foreground())
+    } else {
+        daemon::start(&mountpoint, |launch| serve(request, &mountpoint, open, launch))
+    }
+}
+
+/// Serves the mount from its beginning to its end, in the process that stays.
+fn serve<F: Filesystem>(
+    request: &MountRequest,
+    mountpoint: &Path,
+    open: impl FnOnce() -> Result<F, MountError>,
+    launch: &mut Launch,
+) -> Result<(), MountError> {
+    // The kernel or the overlay applies the umask of each caller; ours must not.
+    umask(Mode::empty());
+    let filesystem = open()?;
+    let signals =
+        Signals::block(&end_signals(request.foreground)).map_err(MountError::system("signalfd"))?;
+    let options = &request.options;
+    let source = request.source.as_deref();
+    let program = OsStr::new(request.program());
+    let spec = MountSpec::new(&options.vfs, program, source, options.upper.is_none());
+    let (device, mounted) = attach::attach(mountpoint, &spec)?;
+    let readers = session::readers(options.threads);
+    let running = session::start(filesystem, device, mounted, readers, options.vfs.allow)?;
+    if let Err(error) = launch.ready(mountpoint) {
+        running.cancel();
+        return Err(error);
+    }
+    running.wait(&signals)
+}
+
+/// In the foreground, what the caller ignores stays ignored, as nohup(1) wants it. A daemon has left
+/// its terminal, so a signal is meant for it.
+fn end_signals(foreground: bool) -> Vec<Signal> {
+    let heard = |signal: &Signal| !(foreground && process::is_ignored(*signal));
+    END_SIGNALS.into_iter().filter(heard).collect()
+}
+
+/// The absolute path of a directory that can be mounted on.
+fn resolve(mountpoint: &Path) -> Result<PathBuf, MountError> {
+    let refused = |error| MountError::Mountpoint(mountpoint.to_owned(), error);
+    let path = mountpoint.canonicalize().map_err(refused)?;
+    if path.metadata().map_err(refused)?.is_dir() {
+        Ok(path)
+    } else {
+        Err(refused(Errno::NOTDIR.into()))
+    }
+}

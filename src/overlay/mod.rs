@@ -1,1 +1,122 @@
-//! (under construction)
+//! The union: what a tree of layers means and how it changes.
+//!
+//! No FUSE types, no system calls and no host paths: callers name objects by [`NodeId`], and layers do
+//! the work on disk. The files follow the kernel's fs/overlayfs, so that whoever knows one finds his way
+//! in the other: lookup (namei.c), directory and read_dir (readdir.c), create, remove and rename
+//! (dir.c), attr (inode.c), file (file.c), copy_up (copy_up.c), xattr (xattrs.c).
+//!
+//! # Locks
+//!
+//! Taken in this order, each released before anything that may wait for one further up:
+//!
+//! 1. a node's `copy_up` lock, ancestors first: one copy-up of a node at a time, held while its data
+//!    moves, so that only those who need this very copy wait;
+//! 2. directory locks (`Node::dir`): an ancestor before its descendant, two unrelated ones by node id;
+//! 3. the rename lock: shared while a path of names is turned into a descriptor, exclusive for the
+//!    moment in which a directory gets another name;
+//! 4. leaves, held for no system call and never together, but for a node's state inside the node table:
+//!    the node table, the state of one node, the descriptor cache, the index.
+
+mod acl;
+mod attr;
+mod copy_up;
+mod create;
+mod directory;
+mod file;
+mod hard_link;
+pub mod id_map;
+mod ids;
+mod inode_number;
+mod lookup;
+mod metacopy;
+mod name_table;
+mod node;
+mod node_table;
+mod open;
+mod read_dir;
+mod remove;
+mod rename;
+mod xattr;
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+pub use attr::{Attr, SetAttr};
+pub use file::{Allocate, FilesystemStat, SeekTo};
+pub use ids::Ids;
+pub use node::NodeId;
+pub use open::{Config, OpenError, RedirectPolicy, UpperDirs};
+pub use read_dir::{DirEntry, Flow};
+pub use rename::RenameFlags;
+
+use crate::layer::{Descriptors, Lowers, Upper};
+use crate::sys::{Errno, Result};
+use inode_number::InodeNumbers;
+use node::Node;
+use node_table::NodeTable;
+
+/// Who asks for something to be made or changed: the ids that the mount shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+}
+
+/// What a lookup or a creation found: the node, on which the caller holds one more reference, and its
+/// attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The node.
+    pub node: NodeId,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+/// A union of layers.
+pub struct Overlay {
+    lowers: Lowers,
+    upper: Option<Upper>,
+    nodes: NodeTable,
+    root: Arc<Node>,
+    descriptors: Arc<Descriptors>,
+    numbers: InodeNumbers,
+    ids: Ids,
+    redirect: RedirectPolicy,
+    refuse_redirects: bool,
+    /// The ids under which this process makes files.
+    own: Caller,
+    rename_lock: RwLock<()>,
+}
+
+impl Overlay {
+    /// The node `id`.
+    ///
+    /// # Errors
+    /// `ESTALE` when nobody holds a reference on it.
+    fn node(&self, id: NodeId) -> Result<Arc<Node>> {
+        self.nodes.get(id).ok_or(Errno::STALE)
+    }
+
+    /// The upper layer.
+    ///
+    /// # Errors
+    /// `EROFS` without one.
+    fn writable(&self) -> Result<&Upper> {
+        self.upper.as_ref().ok_or(Errno::ROFS)
+    }
+
+    /// Gives `count` references on a node back.
+    pub fn forget(&self, id: NodeId, count: u64) {
+        for gone in self.nodes.forget(id, count) {
+            gone.close(&self.descriptors);
+        }
+    }
+
+    /// The number of nodes that are referred to, the root included.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+}

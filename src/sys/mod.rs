@@ -1,1 +1,23 @@
-//! (under construction)
+//! System calls behind safe, typed functions; the only module that may contain `unsafe`.
+//!
+//! Nothing here knows what a union is. Every function returns the kernel's own [`Errno`], so that the
+//! caller of a filesystem operation gets the error that the backing filesystem gave.
+
+pub mod data;
+pub mod dir;
+pub mod fault;
+pub mod file_handle;
+pub mod inode_flags;
+pub mod mount;
+pub mod object;
+pub mod open;
+pub mod process;
+pub mod stat;
+pub mod xattr;
+
+pub use object::Object;
+pub use rustix::io::Errno;
+pub use stat::{FileKind, Stat, Time};
+
+/// The result of a system call.
+pub type Result<T> = std::result::Result<T, Errno>;

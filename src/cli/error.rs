@@ -1,0 +1,116 @@
+//! Why a command did not succeed, and how that is told.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ErrorKind};
+
+use super::called_as::CalledAs;
+use crate::mount::MountError;
+use crate::mount::options::OptionError;
+
+/// Why the program does not exit with 0; displayed as one line without the `plyfs: ` before it.
+#[derive(Debug)]
+pub enum CliError {
+    /// The command line is wrong: exit status 2.
+    Usage(String),
+    /// The command line is right, but it did not work: exit status 1.
+    Failure(String),
+}
+
+impl CliError {
+    /// Prints the error and gives the exit status.
+    pub fn report(&self) -> ExitCode {
+        // Nobody is left to tell when even standard error cannot be written; the status still does.
+        drop(writeln!(io::stderr(), "plyfs: {self}"));
+        match self {
+            CliError::Usage(_) => ExitCode::from(2),
+            CliError::Failure(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (CliError::Usage(line) | CliError::Failure(line)) = self;
+        f.write_str(&one_line(line))
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<OptionError> for CliError {
+    fn from(error: OptionError) -> CliError {
+        CliError::Usage(error.to_string())
+    }
+}
+
+impl From<MountError> for CliError {
+    fn from(error: MountError) -> CliError {
+        CliError::Failure(error.to_string())
+    }
+}
+
+/// Standard output or standard error could not be written.
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> CliError {
+        CliError::Failure(format!("cannot write the output: {error}"))
+    }
+}
+
+impl From<clap::Error> for CliError {
+    fn from(error: clap::Error) -> CliError {
+        let context = |kind| error.get(kind).map(ToString::to_string);
+        let problem = match error.kind() {
+            ErrorKind::MissingRequiredArgument => {
+                format!("missing {}", context(ContextKind::InvalidArg).unwrap_or_default())
+            }
+            // What clap takes for a command after arguments is one argument too many.
+            ErrorKind::ArgumentConflict => {
+                let surplus = context(ContextKind::InvalidSubcommand)
+                    .or_else(|| context(ContextKind::InvalidArg));
+                format!("unexpected argument '{}' found", surplus.unwrap_or_default())
+            }
+            _ => first_line(&error),
+        };
+        let advice = match context(ContextKind::SuggestedArg) {
+            Some(similar) => format!("did you mean {similar}?"),
+            None => "try `plyfs --help`".into(),
+        };
+        CliError::Usage(format!("{problem}; {advice}"))
+    }
+}
+
+fn first_line(error: &clap::Error) -> String {
+    let rendered = error.to_string();
+    let first = rendered.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
+}
+
+/// clap stops for help and version as it does for errors: prints the former, passes on the latter.
+pub fn show_or_refuse(stop: clap::Error, called_as: CalledAs) -> Result<(), CliError> {
+    match stop.kind() {
+        ErrorKind::DisplayVersion => io::stdout().write_all(called_as.version().as_bytes())?,
+        ErrorKind::DisplayHelp => stop.print()?,
+        _ => return Err(stop.into()),
+    }
+    Ok(())
+}
+
+/// A path may hold line breaks and escape sequences, a terminal must not see them.
+fn one_line(text: &str) -> String {
+    let escaped = |c: char| c.escape_default().to_string();
+    text.chars().map(|c| if c.is_control() { escaped(c) } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_one_line() {
+        let error = CliError::Failure("/a\nb\u{1b}[0m: é".into());
+        assert_eq!(error.to_string(), "/a\\nb\\u{1b}[0m: é");
+    }
+}

@@ -1,0 +1,149 @@
+//! `plyfs generate`: the parts of the documentation that derive from the command line's definition.
+
+use std::io::{self, Write};
+
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+
+use super::error::CliError;
+use super::{Cli, option_docs};
+
+/// Write documentation to standard output
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// What to write
+    document: Document,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Document {
+    /// The manual page (man/plyfs.1)
+    Man,
+    /// The tables of docs/options.md
+    Options,
+}
+
+impl GenerateArgs {
+    /// Writes the document.
+    pub fn run(self) -> Result<(), CliError> {
+        let text = match self.document {
+            Document::Man => man()?,
+            Document::Options => option_docs::markdown().into_bytes(),
+        };
+        Ok(io::stdout().write_all(&text)?)
+    }
+}
+
+fn man() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    // No date, so that the page depends on the code only; an empty argument would vanish.
+    let man = Man::new(Cli::command()).title("PLYFS").date(" ").manual("User Commands");
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    synopsis().to_writer(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    option_docs::roff().to_writer(&mut page)?;
+    commands().to_writer(&mut page)?;
+    rest().to_writer(&mut page)?;
+    Ok(page)
+}
+
+fn synopsis() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text([
+        bold("plyfs"),
+        roman(" ["),
+        italic("SOURCE"),
+        roman("] "),
+        italic("MOUNTPOINT"),
+        bold(" -o lowerdir="),
+        italic("DIR"),
+        roman("[:"),
+        italic("DIR"),
+        roman("...][,"),
+        bold("upperdir="),
+        italic("DIR"),
+        bold(",workdir="),
+        italic("DIR"),
+        roman("][,...]"),
+    ]);
+    roff.control("br", []);
+    roff.text([bold("plyfs umount"), roman(" [-l] "), italic("MOUNTPOINT")]);
+    roff.control("br", []);
+    roff.text([bold("mount -t fuse.plyfs"), italic(" SOURCE MOUNTPOINT "), bold("-o ...")]);
+    roff
+}
+
+fn commands() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["COMMANDS"]);
+    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        roff.control("TP", []);
+        roff.text([bold(command.get_name())]);
+        let about = command.get_long_about().or(command.get_about());
+        let about = about.map(ToString::to_string).unwrap_or_default();
+        let sentences: Vec<&str> = about.split("\n\n").map(|s| s.trim_end_matches('.')).collect();
+        roff.text([roman(format!("{}.", sentences.join(". ")))]);
+    }
+    roff
+}
+
+fn rest() -> Roff {
+    let mut roff = Roff::new();
+    let sections = [
+        (
+            "ENVIRONMENT",
+            &[
+                (
+                    "PLYFS_LOG, RUST_LOG",
+                    "What to log, such as info or plyfs::overlay=debug; warn otherwise.",
+                ),
+                (
+                    "PLYFS_LOG_FILE",
+                    "The file for the log lines of a mount in the background, instead of syslog.",
+                ),
+                (
+                    "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT",
+                    "Write deletions as .wh.NAME files even where the kernel's form is possible.",
+                ),
+            ][..],
+        ),
+        (
+            "EXIT STATUS",
+            &[
+                ("0", "Done; a mount answers by then."),
+                ("1", "It did not work; one line on standard error says why."),
+                ("2", "The command line is wrong; one line on standard error says where."),
+            ],
+        ),
+        (
+            "EXAMPLES",
+            &[
+                (
+                    "plyfs -o lowerdir=/app:/base,upperdir=/up,workdir=/work /mnt",
+                    "A writable tree.",
+                ),
+                ("plyfs -o lowerdir=/app:/base /mnt", "A read-only tree."),
+                (
+                    "none /mnt fuse.plyfs lowerdir=/app:/base,upperdir=/up,workdir=/work 0 0",
+                    "The writable tree as a line of /etc/fstab.",
+                ),
+            ],
+        ),
+    ];
+    for (title, entries) in sections {
+        roff.control("SH", [title]);
+        for (term, text) in entries {
+            roff.control("TP", []);
+            roff.text([bold(*term)]);
+            roff.text([roman(*text)]);
+        }
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([bold("mount"), roman("(8), "), bold("fusermount3"), roman("(1), ")]);
+    roff.text([bold("fuse"), roman("(4), "), bold("user_namespaces"), roman("(7)")]);
+    roff
+}

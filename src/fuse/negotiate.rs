@@ -1,0 +1,51 @@
+//! What is agreed with the kernel when the connection begins.
+
+use fuser::{InitFlags, KernelConfig};
+
+use super::Policy;
+
+/// Wanted wherever the kernel has it.
+const ALWAYS: [InitFlags; 10] = [
+    // Lookups and reads of one directory side by side.
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    // Attributes together with names, when they were asked for before.
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    // Cached data stays valid when a file's time changes, since only this mount changes it.
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    // The umask is applied here, because a default ACL takes its place.
+    InitFlags::FUSE_DONT_MASK,
+    // No question about security.capability before every write.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_HAS_IOCTL_DIR,
+    InitFlags::FUSE_BIG_WRITES,
+];
+
+/// Agrees on capabilities; returns whether opens need not be answered.
+pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::Result<bool> {
+    let offered = config.capabilities();
+    let mut wanted = ALWAYS.into_iter().fold(InitFlags::empty(), InitFlags::union);
+    let zero_open = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+    let can_skip_opens = policy.timeout.is_none() && offered.contains(zero_open);
+    if can_skip_opens {
+        wanted |= zero_open;
+    }
+    if policy.timeout.is_some() {
+        wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
+        wanted -= InitFlags::FUSE_EXPLICIT_INVAL_DATA | InitFlags::FUSE_CACHE_SYMLINKS;
+    }
+    if policy.acl && policy.xattr {
+        wanted |= InitFlags::FUSE_POSIX_ACL;
+    }
+    if policy.writeback {
+        wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+    }
+    let refused = |flags| std::io::Error::other(format!("the kernel refuses {flags:?}"));
+    config.add_capabilities(wanted & offered).map_err(refused)?;
+    if config.set_max_write(policy.max_write).is_err() {
+        log::warn!("max_write={} is not possible here", policy.max_write);
+    }
+    Ok(can_skip_opens)
+}

@@ -1,0 +1,102 @@
+//! A bounded cache of open descriptors.
+//!
+//! RLIMIT_NOFILE can be 1,024 or less, a tree has millions of files, and with zero-message opens the
+//! daemon is never told which of them are in use. So every descriptor but those of the layer roots can
+//! be closed at any time and opened again by name; descriptors in use stay open through their `Arc`.
+
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::sys::{Errno, Result};
+
+/// What a cached descriptor refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A directory of a lower layer, by the serial number of its `LowerDir`.
+    LowerDir(u64),
+    /// The upper directory of a node, by the node's id.
+    UpperDir(u64),
+    /// The data of a node's file, by the node's id.
+    Data(u64),
+}
+
+/// An open descriptor and what it may be used for.
+#[derive(Clone, Debug)]
+pub struct Cached {
+    /// The descriptor.
+    pub fd: Arc<OwnedFd>,
+    /// Whether it was opened for writing too.
+    pub writable: bool,
+}
+
+/// The cache: the least recently used descriptor makes room for a new one.
+pub struct Descriptors {
+    cache: Mutex<LruCache<Key, Cached>>,
+}
+
+impl Descriptors {
+    /// A cache of at most `capacity` descriptors (at least 8).
+    pub fn new(capacity: usize) -> Self {
+        let capacity = NonZeroUsize::new(capacity.max(8)).unwrap_or(NonZeroUsize::MIN);
+        Self { cache: Mutex::new(LruCache::new(capacity)) }
+    }
+
+    /// The descriptor kept for `key`.
+    pub fn get(&self, key: Key) -> Option<Cached> {
+        self.cache.lock().get(&key).cloned()
+    }
+
+    /// Keeps a descriptor for `key`, instead of any that was kept before.
+    pub fn put(&self, key: Key, fd: OwnedFd, writable: bool) -> Arc<OwnedFd> {
+        let fd = Arc::new(fd);
+        self.put_shared(key, fd.clone(), writable);
+        fd
+    }
+
+    /// The same for a descriptor that is in use already.
+    pub fn put_shared(&self, key: Key, fd: Arc<OwnedFd>, writable: bool) {
+        // The evicted descriptor is closed after the lock is released: close(2) may block.
+        let evicted = self.cache.lock().push(key, Cached { fd, writable });
+        drop(evicted);
+    }
+
+    /// Opens something; where the process has no descriptor left, closes half of the kept ones and tries
+    /// once more.
+    pub fn with_room<T>(&self, open: impl Fn() -> Result<T>) -> Result<T> {
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.make_room();
+                open()
+            }
+            result => result,
+        }
+    }
+
+    fn make_room(&self) {
+        let evicted: Vec<_> = {
+            let mut cache = self.cache.lock();
+            (0..cache.len().div_ceil(2)).filter_map(|_| cache.pop_lru()).collect()
+        };
+        drop(evicted);
+    }
+
+    /// Forgets what is kept for `key`.
+    pub fn remove(&self, key: Key) {
+        let removed = self.cache.lock().pop(&key);
+        drop(removed);
+    }
+
+    /// The number of descriptors kept now.
+    pub fn len(&self) -> usize {
+        self.cache.lock().len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,112 @@
+//! What one directory of one layer says: its entries, and the names that it deletes.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::stat_override::StatOverride;
+use super::{Name, whiteout};
+use crate::sys::dir::{RawEntry, for_each};
+use crate::sys::{FileKind, Object, Result};
+
+/// An entry of a directory in one layer.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: Name,
+    /// Its type.
+    pub kind: FileKind,
+    /// Its inode number in the layer.
+    pub ino: u64,
+}
+
+/// One directory of one layer, with all marks in it understood.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The entries that are no marks and that no `.wh.` file of the same directory hides.
+    pub entries: Vec<Listed>,
+    /// The names that are deleted here.
+    pub whiteouts: HashSet<Name>,
+    /// Whether a file in it makes the directory opaque.
+    pub opaque: bool,
+}
+
+impl Listing {
+    /// Reads the directory `dir`. `xattr_whiteouts` is whether files may be whiteouts by an attribute;
+    /// `overriding` the layer's form of stored attributes, if it has one.
+    pub fn read(
+        dir: &Arc<OwnedFd>,
+        xattr_whiteouts: bool,
+        overriding: Option<StatOverride>,
+    ) -> Result<Self> {
+        let mut listing = Self::default();
+        let mut dotted = false;
+        for_each(dir.as_fd(), |entry| {
+            let entry = Classifier { dir, xattr_whiteouts, overriding }.classify(entry)?;
+            match entry {
+                Class::Entry(entry) => listing.entries.push(entry),
+                Class::Whiteout(name, by_dot_file) => {
+                    dotted |= by_dot_file;
+                    listing.whiteouts.insert(name);
+                }
+                Class::OpaqueFile => listing.opaque = true,
+                Class::Nothing => {}
+            }
+            Ok(())
+        })?;
+        if dotted {
+            // A `.wh.` file wins over an entry of the same directory, as all peers read it.
+            listing.entries.retain(|entry| !listing.whiteouts.contains(&entry.name));
+        }
+        Ok(listing)
+    }
+}
+
+enum Class {
+    Entry(Listed),
+    Whiteout(Name, bool),
+    OpaqueFile,
+    Nothing,
+}
+
+struct Classifier<'a> {
+    dir: &'a Arc<OwnedFd>,
+    xattr_whiteouts: bool,
+    overriding: Option<StatOverride>,
+}
+
+impl Classifier<'_> {
+    fn classify(&self, raw: RawEntry<'_>) -> Result<Class> {
+        let name = Name::from(raw.name);
+        let object = Object::Child(self.dir.clone(), name.clone());
+        if raw.name == whiteout::OPAQUE_FILE {
+            return Ok(Class::OpaqueFile);
+        }
+        let kind = match raw.kind {
+            Some(kind) if kind != FileKind::CharDevice => kind,
+            _ => {
+                let stat = object.stat()?;
+                if whiteout::is_char_whiteout(&stat) {
+                    return Ok(Class::Whiteout(name, false));
+                }
+                stat.kind()
+            }
+        };
+        if kind == FileKind::Regular {
+            if whiteout::has_prefix(raw.name) && !whiteout::is_literal(&object)? {
+                return Ok(match whiteout::hidden_by(raw.name) {
+                    Some(hidden) => Class::Whiteout(Name::from(hidden), true),
+                    None => Class::Nothing,
+                });
+            }
+            if self.xattr_whiteouts && whiteout::has_whiteout_xattr(&object)? {
+                return Ok(Class::Whiteout(name, false));
+            }
+        }
+        let kind = match self.overriding {
+            Some(form) => form.apply(&object, object.stat()?)?.kind(),
+            None => kind,
+        };
+        Ok(Class::Entry(Listed { name, kind, ino: raw.ino }))
+    }
+}

@@ -1,0 +1,253 @@
+//! The read-only layers, and places in them.
+//!
+//! A lower layer never changes while it is mounted, so a place in one is a fact for ever: a [`LowerDir`]
+//! is a chain of names from its layer's root, and its descriptor can be opened again at any time.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::OFlags;
+
+use super::descriptors::{Descriptors, Key};
+use super::listing::Listing;
+use super::stat_override::StatOverride;
+use super::{DirMarks, LayerIndex, Name, Opaque};
+use crate::sys::{Errno, Object, Result, Stat, open};
+
+/// One read-only layer. A second kind, a packed index of a stored image layer, goes beside `Dir`; what
+/// differs between kinds is decided in this file and nowhere else.
+pub enum Layer {
+    /// A directory of the host.
+    Dir(DirLayer),
+}
+
+/// A layer that is a directory of the host.
+pub struct DirLayer {
+    /// Its root, opened before anything was mounted.
+    pub root: Arc<OwnedFd>,
+    /// Whether `root` is a private view without the mounts that lie below it.
+    pub private: bool,
+    /// How its attributes are overridden, if they are.
+    pub overriding: Option<StatOverride>,
+    /// The path that the user gave, for messages.
+    pub path: PathBuf,
+}
+
+/// A directory in a lower layer.
+pub struct LowerDir {
+    /// The layer.
+    pub layer: LayerIndex,
+    serial: u64,
+    parent: Option<(Arc<LowerDir>, Name)>,
+}
+
+/// An object in a lower layer.
+#[derive(Clone)]
+pub enum LowerPlace {
+    /// A directory.
+    Dir(Arc<LowerDir>),
+    /// Anything else: the entry of that name.
+    Child(Arc<LowerDir>, Name),
+}
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+impl LowerDir {
+    fn new(layer: LayerIndex, parent: Option<(Arc<LowerDir>, Name)>) -> Arc<Self> {
+        Arc::new(Self { layer, serial: SERIAL.fetch_add(1, Ordering::Relaxed), parent })
+    }
+
+    /// The directory `name` in this one, which must be known to exist.
+    pub fn child(self: &Arc<Self>, name: Name) -> Arc<Self> {
+        Self::new(self.layer, Some((self.clone(), name)))
+    }
+
+    /// The names that lead here from the layer's root.
+    pub fn names(&self) -> Vec<Name> {
+        let mut names = Vec::new();
+        let mut at = self;
+        while let Some((parent, name)) = &at.parent {
+            names.push(name.clone());
+            at = parent;
+        }
+        names.reverse();
+        names
+    }
+}
+
+impl Drop for LowerDir {
+    /// Takes a long chain apart step by step: a recursion would be as deep as the tree.
+    fn drop(&mut self) {
+        let mut parent = self.parent.take();
+        while let Some((dir, _)) = parent {
+            parent = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
+        }
+    }
+}
+
+impl LowerPlace {
+    /// The layer.
+    pub fn layer(&self) -> LayerIndex {
+        match self {
+            Self::Dir(dir) | Self::Child(dir, _) => dir.layer,
+        }
+    }
+}
+
+/// All lower layers, top first, followed by those that only hold data for metacopy files.
+pub struct Lowers {
+    layers: Vec<Layer>,
+    roots: Vec<Arc<LowerDir>>,
+    merged: usize,
+    descriptors: Arc<Descriptors>,
+}
+
+impl Lowers {
+    /// The stack of `layers`, of which the first `merged` take part in the union and the others only
+    /// hold data.
+    pub fn new(layers: Vec<Layer>, merged: usize, descriptors: Arc<Descriptors>) -> Self {
+        let roots = (1..=layers.len()).map(|n| LowerDir::new(LayerIndex(n as u16), None)).collect();
+        Self { layers, roots, merged, descriptors }
+    }
+
+    /// The roots of the layers that are merged, top first.
+    pub fn roots(&self) -> &[Arc<LowerDir>] {
+        &self.roots[..self.merged]
+    }
+
+    /// The roots of the data-only layers, top first.
+    pub fn data_roots(&self) -> &[Arc<LowerDir>] {
+        &self.roots[self.merged..]
+    }
+
+    /// The user's name for a layer, for messages.
+    pub fn path(&self, layer: LayerIndex) -> &std::path::Path {
+        let Layer::Dir(layer) = self.layer(layer);
+        &layer.path
+    }
+
+    fn layer(&self, index: LayerIndex) -> &Layer {
+        &self.layers[usize::from(index.0) - 1]
+    }
+
+    fn dir_fd(&self, dir: &LowerDir) -> Result<Arc<OwnedFd>> {
+        let Layer::Dir(layer) = self.layer(dir.layer);
+        if dir.parent.is_none() {
+            return Ok(layer.root.clone());
+        }
+        if let Some(cached) = self.descriptors.get(Key::LowerDir(dir.serial)) {
+            return Ok(cached.fd);
+        }
+        let mut names = Vec::new();
+        let mut base = layer.root.clone();
+        let mut at = dir;
+        while let Some((parent, name)) = &at.parent {
+            names.push(name);
+            if let Some(cached) = self.descriptors.get(Key::LowerDir(parent.serial)) {
+                base = cached.fd;
+                break;
+            }
+            at = parent;
+        }
+        let names = names.iter().rev().map(|name| &***name);
+        let fd = self
+            .descriptors
+            .with_room(|| open::descend(base.as_fd(), names.clone(), layer.private))?;
+        Ok(self.descriptors.put(Key::LowerDir(dir.serial), fd, false))
+    }
+
+    fn object(&self, place: &LowerPlace) -> Result<Object> {
+        Ok(match place {
+            LowerPlace::Dir(dir) => Object::Own(self.dir_fd(dir)?),
+            LowerPlace::Child(dir, name) => Object::Child(self.dir_fd(dir)?, name.clone()),
+        })
+    }
+
+    /// The attributes of an object.
+    pub fn stat(&self, place: &LowerPlace) -> Result<Stat> {
+        let object = self.object(place)?;
+        let stat = object.stat()?;
+        let Layer::Dir(layer) = self.layer(place.layer());
+        match layer.overriding {
+            Some(form) => form.apply(&object, stat),
+            None => Ok(stat),
+        }
+    }
+
+    /// Whether any layer has attributes that are overridden.
+    pub fn any_overriding(&self) -> bool {
+        self.layers.iter().any(|Layer::Dir(layer)| layer.overriding.is_some())
+    }
+
+    /// Space and limits of the filesystem of the top layer.
+    pub fn stat_fs(&self) -> Result<rustix::fs::StatVfs> {
+        let Layer::Dir(layer) = self.layers.first().ok_or(Errno::NOENT)?;
+        rustix::fs::fstatvfs(&layer.root)
+    }
+
+    /// The target of a symbolic link.
+    pub fn read_link(&self, place: &LowerPlace) -> Result<std::ffi::OsString> {
+        self.object(place)?.read_link()
+    }
+
+    /// Opens a regular file's data for reading.
+    pub fn open(&self, place: &LowerPlace) -> Result<OwnedFd> {
+        self.object(place)?.open(OFlags::RDONLY)
+    }
+
+    /// The value of an extended attribute; private marks are not filtered.
+    pub fn xattr(&self, place: &LowerPlace, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        self.object(place)?.xattr(name)
+    }
+
+    /// The names of all extended attributes; private marks are not filtered.
+    pub fn xattr_names(&self, place: &LowerPlace) -> Result<Vec<Box<OsStr>>> {
+        self.object(place)?.xattr_names()
+    }
+
+    /// The file handle and the filesystem of an object, for the index of hard links.
+    pub fn identity(&self, place: &LowerPlace) -> Result<super::index::Identity> {
+        super::index::Identity::of(&self.object(place)?)
+    }
+
+    /// The marks of a directory, and what it lists.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read completely: a layer that cannot be read must not silently lose
+    /// its files. The error is logged with the layer and path.
+    pub fn list(&self, dir: &Arc<LowerDir>) -> Result<(DirMarks, Listing)> {
+        let Layer::Dir(layer) = self.layer(dir.layer);
+        let read = || {
+            let fd = self.dir_fd(dir)?;
+            let marks = DirMarks::read(&Object::Own(fd.clone()))?;
+            let by_xattr = marks.opaque == Opaque::XattrWhiteouts;
+            let listing = Listing::read(&fd, by_xattr, layer.overriding)?;
+            Ok((marks, listing))
+        };
+        read().inspect_err(|error: &Errno| {
+            let inside: PathBuf = dir.names().iter().map(|name| name.to_os_string()).collect();
+            log::error!(
+                "lower layer {}: cannot read directory /{}: {error}",
+                layer.path.display(),
+                inside.display()
+            );
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_any_length_can_be_dropped() {
+        let mut dir = LowerDir::new(LayerIndex(1), None);
+        for _ in 0..1_000_000 {
+            dir = dir.child(Name::from(OsStr::new("d")));
+        }
+        drop(dir);
+    }
+}

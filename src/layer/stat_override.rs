@@ -1,0 +1,177 @@
+//! Attributes that are stored in an extended attribute because the layer's filesystem or its owner cannot
+//! keep them: `uid:gid:octalmode[:type[-major-minor]]`.
+//!
+//! Written by containers/storage (`force_mask`) and fuse-overlayfs (`xattr_permissions`). The C program
+//! writes the whole st_mode, type bits included.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{XattrFlags, makedev};
+
+use crate::sys::{Errno, FileKind, Object, Result, Stat};
+
+/// Which extended attribute a layer uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatOverride {
+    /// `user.containers.override_stat`
+    Containers,
+    /// `user.fuseoverlayfs.override_stat`
+    User,
+    /// `security.fuseoverlayfs.override_stat`
+    Security,
+}
+
+/// Attributes out of, or for, such an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overridden {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits, 0..=0o7777.
+    pub permissions: u32,
+    /// Type, where it is not that of the stored object.
+    pub kind: Option<FileKind>,
+    /// Device number where `kind` is a device.
+    pub rdev: u64,
+}
+
+impl StatOverride {
+    /// All forms, in the order in which peers look for them.
+    pub const ALL: [Self; 3] = [Self::Security, Self::Containers, Self::User];
+
+    /// The name of the extended attribute.
+    pub fn name(self) -> &'static OsStr {
+        OsStr::new(match self {
+            Self::Containers => "user.containers.override_stat",
+            Self::User => "user.fuseoverlayfs.override_stat",
+            Self::Security => "security.fuseoverlayfs.override_stat",
+        })
+    }
+
+    /// The form that the layer with this root directory uses, if any.
+    pub fn detect(root: &Object) -> Result<Option<Self>> {
+        for form in Self::ALL {
+            if root.xattr(form.name())?.is_some() {
+                return Ok(Some(form));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `stat` of `object` with what is stored in its attribute instead of what the filesystem says.
+    ///
+    /// # Errors
+    /// `EIO` when the attribute is there and cannot be understood.
+    pub fn apply(self, object: &Object, mut stat: Stat) -> Result<Stat> {
+        let Some(value) = object.xattr(self.name())? else { return Ok(stat) };
+        let stored = Overridden::parse(&value).ok_or(Errno::IO)?;
+        stat.uid = stored.uid;
+        stat.gid = stored.gid;
+        let kind = stored.kind.unwrap_or(stat.kind());
+        stat.mode = kind.mode_bits() | stored.permissions;
+        if matches!(kind, FileKind::CharDevice | FileKind::BlockDevice) {
+            stat.rdev = stored.rdev;
+        }
+        Ok(stat)
+    }
+
+    /// Stores the attributes on `object`.
+    pub fn store(self, object: &Object, stored: &Overridden) -> Result<()> {
+        object.set_xattr(self.name(), stored.value().as_bytes(), XattrFlags::empty())
+    }
+}
+
+impl Overridden {
+    /// Understands the attribute's value.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        let mut fields = text.trim_end_matches('\0').splitn(4, ':');
+        let uid = fields.next()?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
+        let (mut kind, rdev) = match fields.next() {
+            Some(text) => parse_kind(text).map(|(kind, rdev)| (Some(kind), rdev))?,
+            None => (None, 0),
+        };
+        if kind.is_none() && mode & libc::S_IFMT != 0 {
+            kind = Some(FileKind::from_mode(mode));
+        }
+        Some(Self { uid, gid, permissions: mode & 0o7777, kind, rdev })
+    }
+
+    /// The value to store.
+    pub fn value(&self) -> String {
+        let Self { uid, gid, permissions, .. } = self;
+        let kind = match self.kind {
+            None => String::new(),
+            Some(kind) => format!(":{}", kind_text(kind, self.rdev)),
+        };
+        format!("{uid}:{gid}:{permissions:o}{kind}")
+    }
+}
+
+fn kind_text(kind: FileKind, rdev: u64) -> String {
+    let numbers = || format!("{}-{}", rustix::fs::major(rdev), rustix::fs::minor(rdev));
+    match kind {
+        FileKind::Directory => "dir".into(),
+        FileKind::Regular => "file".into(),
+        FileKind::Symlink => "symlink".into(),
+        FileKind::Fifo => "pipe".into(),
+        FileKind::Socket => "socket".into(),
+        FileKind::BlockDevice => format!("block-{}", numbers()),
+        FileKind::CharDevice => format!("char-{}", numbers()),
+    }
+}
+
+fn parse_kind(text: &str) -> Option<(FileKind, u64)> {
+    let mut words = text.split('-');
+    let kind = match words.next()? {
+        "dir" => FileKind::Directory,
+        "file" => FileKind::Regular,
+        "symlink" => FileKind::Symlink,
+        "pipe" => FileKind::Fifo,
+        "socket" => FileKind::Socket,
+        "block" => FileKind::BlockDevice,
+        "char" => FileKind::CharDevice,
+        _ => return None,
+    };
+    let rdev = match kind {
+        FileKind::BlockDevice | FileKind::CharDevice => {
+            makedev(words.next()?.parse().ok()?, words.next()?.parse().ok()?)
+        }
+        _ => 0,
+    };
+    words.next().is_none().then_some((kind, rdev))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_writer_is_understood() {
+        let device = Overridden::parse(b"0:0:0666:char-1-3").unwrap();
+        assert_eq!((device.permissions, device.kind), (0o666, Some(FileKind::CharDevice)));
+        assert_eq!(device.rdev, makedev(1, 3));
+        let full_mode = Overridden::parse(b"5:6:104711").unwrap();
+        assert_eq!((full_mode.uid, full_mode.gid, full_mode.permissions), (5, 6, 0o4711));
+        assert_eq!(full_mode.kind, Some(FileKind::Regular));
+        let plain = Overridden::parse(b"1000:100:755").unwrap();
+        assert_eq!((plain.permissions, plain.kind), (0o755, None));
+    }
+
+    #[test]
+    fn values_come_back() {
+        for text in ["0:0:755", "1:2:4711:file", "0:0:666:char-1-3", "0:0:660:block-8-300"] {
+            assert_eq!(Overridden::parse(text.as_bytes()).unwrap().value(), text);
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for bad in ["", "0", "0:0", "0:0:9", "0:0:755:what", "0:0:755:char", "0:0:755:char-1-2-3"] {
+            assert_eq!(Overridden::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

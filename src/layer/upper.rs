@@ -1,0 +1,321 @@
+//! The writable layer: the only type through which anything is changed on disk.
+//!
+//! Each method is one step that a reader of the layer sees either not at all or completely. Where a step
+//! needs several system calls, they are ordered so that a crash in between hides rather than reveals
+//! what lies in lower layers.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, RenameFlags};
+
+use super::dir_marks::Namespaces;
+use super::index::Index;
+use super::stat_override::StatOverride;
+use super::whiteout::{self, Form};
+use super::workdir::{self, Staged, Workdir};
+use crate::sys::{Errno, FileKind, Object, Result, fault, open};
+
+/// The writable layer and its workdir.
+pub struct Upper {
+    /// The root directory.
+    pub root: Arc<OwnedFd>,
+    /// Where changes are prepared.
+    pub work: Workdir,
+    /// Where marks can be written.
+    pub namespaces: Namespaces,
+    /// How whiteouts are written.
+    pub form: Form,
+    /// How attributes are overridden, if they are.
+    pub overriding: Option<StatOverride>,
+    /// Whether nothing needs to survive a crash of the machine.
+    pub volatile: bool,
+    /// The hard links of lower files.
+    pub index: Index,
+    can_rename_with_whiteout: bool,
+    can_exchange: bool,
+    _locks: [OwnedFd; 2],
+}
+
+/// What an upper layer is made of: see [`Upper::open`].
+pub struct UpperParts {
+    /// The root directory.
+    pub root: Arc<OwnedFd>,
+    /// The workdir, on the same filesystem.
+    pub work: Arc<OwnedFd>,
+    /// Whether nothing needs to survive a crash of the machine.
+    pub volatile: bool,
+    /// Whether marks are only to be written under `user.overlay.`.
+    pub user_xattr: bool,
+    /// Whether `.wh.` files are to be written even where devices could be.
+    pub force_dot_files: bool,
+    /// Held as long as the layer is in use, so that no other mount uses it.
+    pub locks: [OwnedFd; 2],
+}
+
+impl Upper {
+    /// Prepares an upper layer: removes what a crash left in the workdir, and tries out there what the
+    /// filesystem can do.
+    pub fn open(parts: UpperParts) -> Result<Self> {
+        let UpperParts { root, work: work_root, volatile, user_xattr, force_dot_files, locks } =
+            parts;
+        let work = Workdir::open(&work_root)?;
+        let mut namespaces = probe_namespaces(&work)?;
+        namespaces.trusted &= !user_xattr;
+        let can_exchange = work.can_exchange()?;
+        let devices = !force_dot_files && can_exchange && work.can_make_whiteouts()?;
+        let form = if devices { Form::CharDevice } else { Form::DotFile };
+        let index = Index::open(work_root, work.own().clone(), namespaces)?;
+        let overriding = StatOverride::detect(&Object::Own(root.clone()))?;
+        Ok(Self {
+            can_rename_with_whiteout: devices && work.can_rename_with_whiteout()?,
+            root,
+            work,
+            namespaces,
+            form,
+            overriding,
+            volatile,
+            index,
+            can_exchange,
+            _locks: locks,
+        })
+    }
+
+    /// Refuses a name that this layer could not tell from a mark.
+    pub fn check_name(&self, name: &OsStr) -> Result<()> {
+        if name.len() > 255 {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let mark = name == whiteout::OPAQUE_FILE
+            || (whiteout::has_prefix(name)
+                && (self.form == Form::DotFile || !self.namespaces.any()));
+        if mark { Err(Errno::INVAL) } else { Ok(()) }
+    }
+
+    /// Marks `object`, about to be called `name`, as meant literally if its name looks like a mark.
+    pub fn prepare_name(&self, object: &Object, kind: FileKind, name: &OsStr) -> Result<()> {
+        if kind == FileKind::Regular && whiteout::has_prefix(name) {
+            whiteout::mark_literal(self.namespaces, object)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes `name`, which exists in lower layers only.
+    pub fn delete_lower(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        match self.form {
+            Form::CharDevice => self.work.link_whiteout(dir, name),
+            Form::DotFile => self.make_dot_file(dir, name),
+        }?;
+        fault::point("unlink.published");
+        Ok(())
+    }
+
+    /// Deletes the non-directory `name` of this layer; `covers` is whether lower layers have it too.
+    pub fn delete_file(&self, dir: BorrowedFd<'_>, name: &OsStr, covers: bool) -> Result<()> {
+        match (covers, self.form) {
+            (false, _) => rustix::fs::unlinkat(dir, name, AtFlags::empty())?,
+            (true, Form::CharDevice) => {
+                let staged = self.work.stage_whiteout()?;
+                fault::point("unlink.whiteout-staged");
+                staged.publish_over(dir, name)?;
+            }
+            (true, Form::DotFile) => {
+                self.make_dot_file(dir, name)?;
+                fault::point("unlink.whiteout-staged");
+                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+            }
+        }
+        fault::point("unlink.published");
+        Ok(())
+    }
+
+    /// Deletes the directory `name` of this layer, which holds at most whiteouts; `covers` is whether
+    /// lower layers have the name too.
+    pub fn delete_dir(&self, dir: BorrowedFd<'_>, name: &OsStr, covers: bool) -> Result<()> {
+        let taken = match (covers, self.form) {
+            (true, Form::CharDevice) => {
+                let whiteout = self.work.stage_whiteout()?;
+                fault::point("rmdir.whiteout-staged");
+                whiteout.exchange(dir, name)?
+            }
+            (covers, _) => {
+                if covers {
+                    self.make_dot_file(dir, name)?;
+                    fault::point("rmdir.whiteout-staged");
+                }
+                self.work.take_away(dir, name)?
+            }
+        };
+        fault::point("rmdir.moved-away");
+        drop(taken);
+        Ok(())
+    }
+
+    /// Makes a staged object visible as `name`; `over_whiteout` is whether the name is deleted in this
+    /// layer now.
+    pub fn publish(
+        &self,
+        staged: Staged<'_>,
+        kind: FileKind,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        over_whiteout: bool,
+    ) -> Result<()> {
+        match (over_whiteout, self.form) {
+            (false, _) => staged.publish_new(dir, name),
+            (true, Form::CharDevice) if kind.is_dir() => {
+                let whiteout = staged.exchange(dir, name)?;
+                fault::point("mkdir.exchanged");
+                drop(whiteout);
+                Ok(())
+            }
+            (true, Form::CharDevice) => staged.publish_over(dir, name),
+            (true, Form::DotFile) => {
+                staged.publish_new(dir, name)?;
+                self.remove_dot_file(dir, name)
+            }
+        }
+    }
+
+    /// Whether a regular file that is to be published over a whiteout needs a name in the stage.
+    pub fn needs_staged_name(&self, over_whiteout: bool) -> bool {
+        over_whiteout && self.form == Form::CharDevice
+    }
+
+    /// Moves `name` of this layer to `new_name`.
+    pub fn rename(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
+        match self.form {
+            Form::CharDevice => self.rename_with_devices(from, to, kind),
+            Form::DotFile => self.rename_with_dot_files(from, to),
+        }
+    }
+
+    fn rename_with_devices(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
+        if to.whiteout && (kind.is_dir() || !self.can_rename_with_whiteout) {
+            // The whiteout comes to the old place in the same step.
+            self.exchange(from, to)?;
+            fault::point("rename.exchanged");
+            if !from.covers {
+                rustix::fs::unlinkat(from.dir, from.name, AtFlags::empty())?;
+            }
+            return Ok(());
+        }
+        if !from.covers {
+            return rustix::fs::renameat(from.dir, from.name, to.dir, to.name);
+        }
+        if self.can_rename_with_whiteout {
+            let flags = RenameFlags::WHITEOUT;
+            return rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags);
+        }
+        // What is replaced makes room by an exchange, so that the old name never shows what is below.
+        let whiteout = self.work.stage_whiteout()?;
+        if to.occupied {
+            let replaced = whiteout.exchange(to.dir, to.name)?;
+            self.exchange(from, to)?;
+            drop(replaced);
+        } else {
+            whiteout.publish_new(to.dir, to.name)?;
+            self.exchange(from, to)?;
+        }
+        Ok(())
+    }
+
+    fn rename_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
+        if from.covers {
+            self.make_dot_file(from.dir, from.name)?;
+        }
+        rustix::fs::renameat(from.dir, from.name, to.dir, to.name)?;
+        if to.whiteout { self.remove_dot_file(to.dir, to.name) } else { Ok(()) }
+    }
+
+    /// Exchanges two names of this layer.
+    pub fn exchange(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
+        let flags = RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
+    }
+
+    /// Replaces the directory `name`, which holds at most whiteouts, by the staged empty one.
+    pub fn replace_dir(&self, staged: Staged<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        if self.can_exchange {
+            drop(staged.exchange(dir, name)?);
+            return Ok(());
+        }
+        let old = self.work.take_away(dir, name)?;
+        staged.publish_new(dir, name)?;
+        drop(old);
+        Ok(())
+    }
+
+    /// Makes `dir` opaque.
+    pub fn set_opaque(&self, dir: &Object) -> Result<()> {
+        match self.namespaces.set_opaque(dir) {
+            Err(Errno::OPNOTSUPP) => {
+                let fd = dir.pin()?;
+                make_empty(fd.as_fd(), OsStr::new(whiteout::OPAQUE_FILE))
+            }
+            result => result,
+        }
+    }
+
+    /// Removes the whiteouts `names` from `dir`, which is opaque, so that they mean nothing.
+    pub fn remove_whiteouts<'a>(
+        &self,
+        dir: BorrowedFd<'_>,
+        names: impl IntoIterator<Item = &'a OsStr>,
+    ) -> Result<()> {
+        names.into_iter().try_for_each(|name| match self.form {
+            Form::CharDevice => rustix::fs::unlinkat(dir, name, AtFlags::empty()),
+            Form::DotFile => self.remove_dot_file(dir, name),
+        })
+    }
+
+    fn make_dot_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        make_empty(dir, &whiteout::dot_file(name))
+    }
+
+    fn remove_dot_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        rustix::fs::unlinkat(dir, &*whiteout::dot_file(name), AtFlags::empty())
+    }
+}
+
+/// One end of a rename.
+#[derive(Clone, Copy)]
+pub struct Spot<'a> {
+    /// The directory.
+    pub dir: BorrowedFd<'a>,
+    /// The name in it.
+    pub name: &'a OsStr,
+    /// Whether lower layers have the name too.
+    pub covers: bool,
+    /// Whether the name is deleted in the upper layer now.
+    pub whiteout: bool,
+    /// Whether the upper layer has an object of that name now.
+    pub occupied: bool,
+}
+
+fn make_empty(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    match open::create(dir, name, 0o600) {
+        Ok(_) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn probe_namespaces(work: &Workdir) -> Result<Namespaces> {
+    let staged = work.stage_dir(0o700)?;
+    let probe = staged.object();
+    let can = |namespaces: Namespaces| match namespaces.set(&probe, "probe", b"y") {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    };
+    Ok(Namespaces {
+        trusted: can(Namespaces { trusted: true, user: false })?,
+        user: can(Namespaces { trusted: false, user: true })?,
+    })
+}
+
+// Re-exported for the overlay, which makes nodes directly where nothing has to be staged.
+pub use workdir::{link, make_node};

@@ -1,0 +1,332 @@
+//! The work directory: where every change is prepared before one link or rename makes it visible.
+//!
+//! ```text
+//! workdir/plyfs/stage/      things being prepared or taken away; emptied at each mount
+//! workdir/plyfs/whiteout    the device 0:0 that whiteouts are links to
+//! workdir/plyfs/nlink/      see `index`
+//! workdir/index/            see `index`; the kernel's format
+//! workdir/work/             the kernel's and fuse-overlayfs's; never touched
+//! ```
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+
+use super::{Name, whiteout};
+use crate::sys::{Errno, FileKind, Object, Result, dir, open};
+
+/// Our directory in the workdir.
+const OWN: &str = "plyfs";
+const STAGE: &str = "stage";
+const WHITEOUT: &str = "whiteout";
+
+/// The work directory of one mount.
+pub struct Workdir {
+    /// `workdir/plyfs`.
+    own: Arc<OwnedFd>,
+    stage: Arc<OwnedFd>,
+    next: AtomicU64,
+}
+
+/// Something in the stage. Dropping it removes whatever then lies under its staged name: the thing
+/// itself if it was never published, or what it was exchanged for.
+pub struct Staged<'w> {
+    work: &'w Workdir,
+    file: Option<Arc<OwnedFd>>,
+    name: Option<Name>,
+}
+
+impl Workdir {
+    /// Opens the work directory `root` and removes what a crash left in the stage.
+    pub fn open(root: &OwnedFd) -> Result<Self> {
+        let own = make_dir(root.as_fd(), OWN)?;
+        let stage = make_dir(own.as_fd(), STAGE)?;
+        clear(stage.as_fd())?;
+        Ok(Self { own: Arc::new(own), stage: Arc::new(stage), next: AtomicU64::new(0) })
+    }
+
+    /// `workdir/plyfs`.
+    pub fn own(&self) -> &Arc<OwnedFd> {
+        &self.own
+    }
+
+    fn fresh_name(&self) -> Name {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Name::from(OsString::from(format!("{number}")))
+    }
+
+    fn named(&self, name: Name, file: Option<OwnedFd>) -> Staged<'_> {
+        Staged { work: self, file: file.map(Arc::new), name: Some(name) }
+    }
+
+    /// An empty regular file, without a name where the filesystem can do that.
+    pub fn stage_file(&self, mode: u32) -> Result<Staged<'_>> {
+        match open::unnamed(self.stage.as_fd(), mode) {
+            Ok(file) => Ok(Staged { work: self, file: Some(Arc::new(file)), name: None }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => self.stage_named_file(mode),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An empty regular file that can replace another by a rename.
+    pub fn stage_named_file(&self, mode: u32) -> Result<Staged<'_>> {
+        let name = self.fresh_name();
+        let file = open::create(self.stage.as_fd(), &name, mode)?;
+        Ok(self.named(name, Some(file)))
+    }
+
+    /// An empty directory.
+    pub fn stage_dir(&self, mode: u32) -> Result<Staged<'_>> {
+        let name = self.fresh_name();
+        rustix::fs::mkdirat(&self.stage, &*name, Mode::from_raw_mode(mode))?;
+        Ok(self.named(name, None))
+    }
+
+    /// A symbolic link.
+    pub fn stage_symlink(&self, target: &OsStr) -> Result<Staged<'_>> {
+        let name = self.fresh_name();
+        rustix::fs::symlinkat(target, &self.stage, &*name)?;
+        Ok(self.named(name, None))
+    }
+
+    /// A FIFO, socket or device.
+    pub fn stage_node(&self, kind: FileKind, mode: u32, rdev: u64) -> Result<Staged<'_>> {
+        let name = self.fresh_name();
+        make_node(self.stage.as_fd(), &name, kind, mode, rdev)?;
+        Ok(self.named(name, None))
+    }
+
+    /// Another name for `object`.
+    pub fn stage_link(&self, object: &Object) -> Result<Staged<'_>> {
+        let name = self.fresh_name();
+        link(object, self.stage.as_fd(), &name)?;
+        Ok(self.named(name, None))
+    }
+
+    /// A whiteout that can replace something by a rename.
+    pub fn stage_whiteout(&self) -> Result<Staged<'_>> {
+        let name = self.fresh_name();
+        self.link_whiteout(self.stage.as_fd(), &name)?;
+        Ok(self.named(name, None))
+    }
+
+    /// Moves `name` out of `dir` into the stage, where it is removed when the result is dropped.
+    pub fn take_away(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Staged<'_>> {
+        let staged = self.fresh_name();
+        rustix::fs::renameat(dir, name, &self.stage, &*staged)?;
+        Ok(self.named(staged, None))
+    }
+
+    /// Makes `name` in `dir` a whiteout: a link to the one that all share, so that a deletion costs no
+    /// inode; a new one is made when that has as many links as its filesystem allows.
+    pub fn link_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        loop {
+            match rustix::fs::linkat(&self.own, WHITEOUT, dir, name, AtFlags::empty()) {
+                Err(Errno::NOENT | Errno::MLINK) => self.renew_whiteout()?,
+                // Some filesystems (and some security modules) allow no links to devices.
+                Err(Errno::PERM | Errno::OPNOTSUPP) => {
+                    return make_node(dir, name, FileKind::CharDevice, 0, 0);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn renew_whiteout(&self) -> Result<()> {
+        let staged = self.stage_node(FileKind::CharDevice, 0, 0)?;
+        staged.publish_over(self.own.as_fd(), OsStr::new(WHITEOUT))
+    }
+
+    /// Whether whiteouts can be made here: made, found by listing, and read back as such. (A filesystem
+    /// that is itself an overlay accepts the device and then hides it.)
+    pub fn can_make_whiteouts(&self) -> Result<bool> {
+        let probe = match self.stage_node(FileKind::CharDevice, 0, 0) {
+            Ok(probe) => probe,
+            Err(
+                Errno::PERM
+                | Errno::ACCESS
+                | Errno::OPNOTSUPP
+                | Errno::NOSYS
+                | Errno::INVAL
+                | Errno::EXIST,
+            ) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let listed = {
+            let mut listed = false;
+            dir::for_each(self.stage.as_fd(), |entry| {
+                listed |= probe.name.as_deref() == Some(entry.name);
+                Ok(())
+            })?;
+            listed
+        };
+        Ok(listed && probe.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat)))
+    }
+
+    /// Whether two names can be exchanged here (RENAME_EXCHANGE).
+    pub fn can_exchange(&self) -> Result<bool> {
+        let (one, other) = (self.stage_named_file(0o600)?, self.stage_dir(0o700)?);
+        let (Some(from), Some(to)) = (&one.name, &other.name) else { return Ok(false) };
+        let flags = RenameFlags::EXCHANGE;
+        Ok(rustix::fs::renameat_with(&self.stage, &**from, &self.stage, &**to, flags).is_ok())
+    }
+
+    /// Whether a rename can leave a whiteout behind (RENAME_WHITEOUT).
+    pub fn can_rename_with_whiteout(&self) -> Result<bool> {
+        let from = self.stage_named_file(0o600)?;
+        let Some(name) = &from.name else { return Ok(false) };
+        let to = self.named(self.fresh_name(), None);
+        let Some(target) = &to.name else { return Ok(false) };
+        let flags = RenameFlags::WHITEOUT;
+        let renamed =
+            rustix::fs::renameat_with(&self.stage, &**name, &self.stage, &**target, flags).is_ok();
+        Ok(renamed && from.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat)))
+    }
+}
+
+impl Staged<'_> {
+    /// The staged object.
+    pub fn object(&self) -> Object {
+        match (&self.name, &self.file) {
+            (_, Some(file)) => Object::Own(file.clone()),
+            (Some(name), None) => Object::Child(self.work.stage.clone(), name.clone()),
+            // A staged thing has a descriptor or a name; this one has lost both by being published.
+            (None, None) => Object::Own(self.work.stage.clone()),
+        }
+    }
+
+    /// The open file, of a staged regular file.
+    pub fn file(&self) -> Option<&Arc<OwnedFd>> {
+        self.file.as_ref()
+    }
+
+    /// Gives the staged object the additional name `name` in `dir`, which must not exist.
+    pub fn link_to(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        link(&self.object(), dir, name)
+    }
+
+    /// Makes the staged object visible as `name` in `dir`, which must not exist (else `EEXIST`).
+    pub fn publish_new(mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        match &self.name {
+            None => self.link_to(dir, name),
+            Some(staged) => {
+                rename_new(self.work.stage.as_fd(), staged, dir, name)?;
+                self.name = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes the staged object, which has a staged name, visible as `name` in `dir` instead of the
+    /// non-directory that is there.
+    pub fn publish_over(mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let staged = self.name.as_ref().ok_or(Errno::INVAL)?;
+        rustix::fs::renameat(&self.work.stage, &**staged, dir, name)?;
+        self.name = None;
+        Ok(())
+    }
+
+    /// Exchanges the staged object, which has a staged name, with `name` in `dir`; what was there is
+    /// removed when this is dropped.
+    pub fn exchange(self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Self> {
+        let staged = self.name.as_ref().ok_or(Errno::INVAL)?;
+        let flags = RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(&self.work.stage, &**staged, dir, name, flags)?;
+        Ok(Self { work: self.work, file: None, name: self.into_name() })
+    }
+
+    fn into_name(mut self) -> Option<Name> {
+        self.name.take()
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        let Some(name) = &self.name else { return };
+        match remove(self.work.stage.as_fd(), name) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // It stays until the next mount removes it; nothing depends on it.
+            Err(error) => log::warn!("cannot remove a leftover in the workdir: {error}"),
+        }
+    }
+}
+
+/// Renames, refusing to replace anything, also where RENAME_NOREPLACE does not exist.
+pub fn rename_new(
+    from: BorrowedFd<'_>,
+    name: &OsStr,
+    to: BorrowedFd<'_>,
+    new_name: &OsStr,
+) -> Result<()> {
+    match rustix::fs::renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            match crate::sys::stat::stat_at(to, new_name) {
+                Ok(_) => return Err(Errno::EXIST),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+            rustix::fs::renameat(from, name, to, new_name)
+        }
+        result => result,
+    }
+}
+
+/// Makes a FIFO, socket or device.
+pub fn make_node(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    kind: FileKind,
+    mode: u32,
+    rdev: u64,
+) -> Result<()> {
+    let kind = FileType::from_raw_mode(kind.mode_bits());
+    rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(mode), rdev)
+}
+
+/// Gives `object` another name.
+pub fn link(object: &Object, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    match object {
+        Object::Child(from, old) => rustix::fs::linkat(from, &**old, dir, name, AtFlags::empty()),
+        Object::Own(fd) => {
+            let path = open::proc_path(fd.as_fd());
+            rustix::fs::linkat(CWD, path.as_str(), dir, name, AtFlags::SYMLINK_FOLLOW)
+        }
+    }
+}
+
+fn make_dir(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    open::child(parent, OsStr::new(name), OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Removes everything in `dir`.
+fn clear(dir: BorrowedFd<'_>) -> Result<()> {
+    let mut names: Vec<Name> = Vec::new();
+    dir::for_each(dir, |entry| {
+        names.push(entry.name.into());
+        Ok(())
+    })?;
+    names.iter().try_for_each(|name| remove(dir, name))
+}
+
+/// Removes `name`, a directory with all that is in it. What lies in the stage is flat (a directory of
+/// whiteouts at most), so that the recursion is shallow.
+fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        result => return result,
+    }
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        result => return result,
+    }
+    let dir = open::child(parent, name, OFlags::PATH | OFlags::DIRECTORY)?;
+    clear(dir.as_fd())?;
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}

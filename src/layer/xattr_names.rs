@@ -1,0 +1,67 @@
+//! Which extended attributes belong to the union itself, and how a user's own of the same names are
+//! stored.
+//!
+//! The union's marks lie under `trusted.overlay.`, `user.overlay.` and `user.fuseoverlayfs.`. They are
+//! hidden from the mount. A user's own attribute under one of these prefixes (a union nested in this one
+//! sets such) is stored with the last word of the prefix doubled, `trusted.overlay.overlay.X`, and shown
+//! as `trusted.overlay.X` (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts").
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Each reserved prefix and what is inserted after it to store a user's own attribute.
+const RESERVED: [(&[u8], &[u8]); 3] = [
+    (b"trusted.overlay.", b"overlay."),
+    (b"user.overlay.", b"overlay."),
+    (b"user.fuseoverlayfs.", b"fuseoverlayfs."),
+];
+
+/// The longest attribute name of the Linux kernel in bytes (`XATTR_NAME_MAX`).
+const LONGEST: usize = 255;
+
+/// The name under which the mount's attribute `name` is stored in a layer, or `None` when the stored
+/// name would be too long.
+pub fn stored(name: &OsStr) -> Option<Cow<'_, OsStr>> {
+    let bytes = name.as_bytes();
+    let Some((prefix, insert)) = RESERVED.iter().find(|(prefix, _)| bytes.starts_with(prefix))
+    else {
+        return Some(Cow::Borrowed(name));
+    };
+    let escaped = [prefix, *insert, &bytes[prefix.len()..]].concat();
+    (escaped.len() <= LONGEST).then(|| Cow::Owned(OsString::from_vec(escaped)))
+}
+
+/// The name that the mount shows for the attribute stored as `name`, or `None` for a mark of the union.
+pub fn shown(name: &OsStr) -> Option<Cow<'_, OsStr>> {
+    let bytes = name.as_bytes();
+    let Some((prefix, insert)) = RESERVED.iter().find(|(prefix, _)| bytes.starts_with(prefix))
+    else {
+        return Some(Cow::Borrowed(name));
+    };
+    let own = bytes[prefix.len()..].strip_prefix(*insert)?;
+    Some(Cow::Owned(OsString::from_vec([*prefix, own].concat())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_hidden_and_own_names_come_back() {
+        for mark in ["trusted.overlay.opaque", "user.overlay.origin", "user.fuseoverlayfs.opaque"] {
+            assert_eq!(shown(OsStr::new(mark)), None);
+            let inner = stored(OsStr::new(mark)).unwrap();
+            assert_eq!(shown(&inner).as_deref(), Some(OsStr::new(mark)));
+            let innermost = stored(&inner).unwrap();
+            assert_eq!(shown(&innermost).as_deref(), Some(&*inner));
+        }
+        assert_eq!(
+            stored(OsStr::new("trusted.overlay.x")).as_deref().unwrap(),
+            "trusted.overlay.overlay.x"
+        );
+        assert_eq!(stored(OsStr::new("user.overlayx")).as_deref().unwrap(), "user.overlayx");
+        let long = format!("trusted.overlay.{}", "x".repeat(239));
+        assert_eq!(stored(OsStr::new(&long)), None);
+    }
+}

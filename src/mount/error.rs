@@ -1,0 +1,136 @@
+//! What can go wrong between the command line and a mount that answers.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+/// Why something is not mounted, or not unmounted: one line that names the path and what to do.
+#[derive(Debug)]
+pub enum MountError {
+    /// The mountpoint cannot be used.
+    Mountpoint(PathBuf, io::Error),
+    /// The layers do not make a union; the line says which and why.
+    Layers(String),
+    /// /dev/fuse cannot be opened.
+    Device(io::Error),
+    /// mount(2) failed, and not for lack of privilege.
+    Mount(PathBuf, Errno),
+    /// We may not mount, and there is no fusermount3 that may.
+    NoFusermount(PathBuf),
+    /// fusermount3 said no, with this line.
+    Fusermount(PathBuf, String),
+    /// The handshake with the kernel failed, or the session broke.
+    Session(PathBuf, io::Error),
+    /// The mount is there but its root does not answer.
+    Silent(PathBuf, Errno),
+    /// What the daemon reported before it ended.
+    Daemon(String),
+    /// The daemon ended before the mount answered and said nothing; how it ended.
+    DaemonDied(String),
+    /// The process that waited for the mount is gone.
+    CallerGone(PathBuf),
+    /// The file for log lines cannot be opened.
+    LogFile(PathBuf, io::Error),
+    /// The system refused something else that was needed.
+    System(&'static str, io::Error),
+    /// Unmounting: there is no mount of ours at this path, but what this says.
+    NotOurs(PathBuf, String),
+    /// Unmounting: the mount is in use.
+    Busy(PathBuf),
+    /// Unmounting failed.
+    Unmount(PathBuf, String),
+}
+
+impl MountError {
+    /// For `map_err`: the system refused `what`.
+    pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::System(what, error.into())
+    }
+}
+
+impl fmt::Display for MountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mountpoint(path, error) => mountpoint_problem(f, path, error),
+            Self::Layers(line) | Self::Daemon(line) => f.write_str(line),
+            Self::Device(error) => device_problem(f, error),
+            Self::Mount(path, error) => {
+                write!(f, "{}: cannot mount: {}", path.display(), text(*error))?;
+                f.write_str(match *error {
+                    Errno::NODEV => " (the kernel has no FUSE; try: modprobe fuse)",
+                    Errno::NOSPC => " (too many mounts; see /proc/sys/fs/mount-max)",
+                    _ => "",
+                })
+            }
+            Self::NoFusermount(path) => write!(
+                f,
+                "{}: not permitted to mount here, and there is no fusermount3: install fuse3, be \
+                 root, or use a user namespace (unshare -rm)",
+                path.display()
+            ),
+            Self::Fusermount(path, line) => write!(f, "{}: {line}", path.display()),
+            Self::Session(path, error) => {
+                write!(f, "{}: the FUSE session failed: {error}", path.display())
+            }
+            Self::Silent(path, error) => {
+                write!(f, "{}: mounted, but its root gives: {}", path.display(), text(*error))
+            }
+            Self::DaemonDied(how) => {
+                write!(f, "the daemon ended before the mount was ready: {how}")
+            }
+            Self::CallerGone(path) => write!(
+                f,
+                "{}: unmounted, as the process that waited for it is gone",
+                path.display()
+            ),
+            Self::LogFile(path, error) => write!(f, "PLYFS_LOG_FILE={}: {error}", path.display()),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
+            Self::NotOurs(path, found) => write!(f, "{}: {found}", path.display()),
+            Self::Busy(path) => {
+                write!(f, "{}: in use; end what uses it, or detach it with --lazy", path.display())
+            }
+            Self::Unmount(path, problem) => {
+                write!(f, "{}: cannot unmount: {problem}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for MountError {}
+
+/// "Permission denied (os error 13)", as the standard library words it.
+pub(super) fn text(error: Errno) -> io::Error {
+    error.into()
+}
+
+fn mountpoint_problem(f: &mut fmt::Formatter<'_>, path: &Path, error: &io::Error) -> fmt::Result {
+    write!(f, "mountpoint {}: ", path.display())?;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => f.write_str("does not exist; create the directory first"),
+        Some(Errno::NOTDIR) => f.write_str("not a directory"),
+        Some(Errno::NOTCONN) => f.write_str(
+            "a FUSE mount whose daemon is gone is still there; unmount it first (umount, or \
+             fusermount3 -u)",
+        ),
+        _ => write!(f, "{error}"),
+    }
+}
+
+fn device_problem(f: &mut fmt::Formatter<'_>, error: &io::Error) -> fmt::Result {
+    f.write_str("/dev/fuse: ")?;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => f.write_str(
+            "does not exist; load the module (modprobe fuse), or give the container the device \
+             (--device /dev/fuse)",
+        ),
+        Some(Errno::NODEV | Errno::NXIO) => {
+            f.write_str("the kernel has no FUSE; load the module (modprobe fuse)")
+        }
+        Some(Errno::ACCESS | Errno::PERM) => {
+            f.write_str("no permission; users need read and write access (chmod 666 /dev/fuse)")
+        }
+        _ => write!(f, "{error}"),
+    }
+}

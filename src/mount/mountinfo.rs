@@ -1,0 +1,94 @@
+//! /proc/self/mountinfo: what is mounted where, as this process sees it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// One line: one mount.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MountLine {
+    /// Major and minor number of the filesystem.
+    pub device: (u32, u32),
+    /// Where it is mounted, from the root directory of this process.
+    pub mountpoint: PathBuf,
+    /// The type with its subtype, such as `fuse.plyfs`.
+    pub fs_type: String,
+}
+
+/// Every mount of this process's namespace that it can reach, in the order of mounting.
+///
+/// # Errors
+/// `NotFound` where /proc is not mounted.
+pub fn read() -> io::Result<Vec<MountLine>> {
+    let text = fs::read("/proc/self/mountinfo")?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// `36 35 98:0 /root /mountpoint options [tags...] - type source super-options`, see
+/// proc_pid_mountinfo(5).
+fn parse(line: &[u8]) -> Option<MountLine> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let mountpoint = unescape(fields.nth(1)?);
+    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(MountLine {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        mountpoint: OsString::from_vec(mountpoint).into(),
+        fs_type: String::from_utf8_lossy(fs_type).into_owned(),
+    })
+}
+
+/// Blanks, newlines and backslashes are written as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(octal);
+        plain.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() { &after[3..] } else { after };
+    }
+    plain
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_read_with_and_without_tags() {
+        let line =
+            b"36 35 98:0 /mnt1 /mnt\\040two\\134 rw,noatime master:1 shared:3 - fuse.plyfs - rw";
+        let parsed = parse(line).unwrap();
+        assert_eq!(parsed.device, (98, 0));
+        assert_eq!(parsed.mountpoint, Path::new("/mnt two\\"));
+        assert_eq!(parsed.fs_type, "fuse.plyfs");
+        assert_eq!(parse(b"1 0 0:5 / /p rw - proc none rw").unwrap().fs_type, "proc");
+    }
+
+    #[test]
+    fn other_lines_are_skipped() {
+        for line in [&b""[..], b"36 35 98:0 /", b"36 35 x:0 / /p rw - proc none rw"] {
+            assert_eq!(parse(line), None);
+        }
+    }
+
+    #[test]
+    fn the_root_is_among_the_mounts() {
+        assert!(read().unwrap().iter().any(|mount| mount.mountpoint == Path::new("/")));
+    }
+
+    #[test]
+    fn a_backslash_without_three_octal_digits_stands_for_itself() {
+        assert_eq!(unescape(b"a\\b\\0"), b"a\\b\\0");
+        assert_eq!(unescape(b"\\011x\\777"), b"\tx\\777");
+    }
+}

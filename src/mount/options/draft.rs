@@ -1,0 +1,74 @@
+//! The options while they are being read, and the checks that need all of them.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::error::excerpt;
+use super::grammar::{self, Item};
+use super::{OptionError, Options, UpperDirs, table};
+
+/// What one option may change. Values that only mean something together wait here until the end.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub options: Options,
+    pub upper: Option<PathBuf>,
+    pub work: Option<PathBuf>,
+    pub squash_to_root: bool,
+    pub single_threaded: bool,
+}
+
+impl Draft {
+    /// Reads the text of one `-o` argument.
+    pub fn read(&mut self, text: &OsStr) -> Result<(), OptionError> {
+        grammar::items(text.as_bytes(), table::is_quotable).try_for_each(|item| self.apply(item))
+    }
+
+    fn apply(&mut self, Item { name, value }: Item<'_>) -> Result<(), OptionError> {
+        match table::find(name, value.is_some()) {
+            Some(spec) => spec.apply(self, value),
+            None => {
+                self.warn(format!("unknown mount option ignored: {}", excerpt(name)));
+                Ok(())
+            }
+        }
+    }
+
+    fn warn(&mut self, line: String) {
+        if !self.options.warnings.contains(&line) {
+            self.options.warnings.push(line);
+        }
+    }
+
+    /// Checks what the options need of each other.
+    pub fn finish(mut self) -> Result<Options, OptionError> {
+        if self.options.lower.is_empty() {
+            let problem = "missing; name the layers, top first: -o lowerdir=DIR[:DIR...]";
+            return Err(OptionError::new("lowerdir", problem));
+        }
+        self.options.upper = match (self.upper.take(), self.work.take()) {
+            (Some(upper), Some(work)) => Some(UpperDirs { upper, work }),
+            (Some(_), None) => {
+                let problem = "missing; upperdir also needs workdir=DIR, \
+                               an empty directory on the filesystem of upperdir";
+                return Err(OptionError::new("workdir", problem));
+            }
+            (None, work) => {
+                if work.is_some() {
+                    self.warn(
+                        "workdir has no effect without upperdir: the mount is read-only".into(),
+                    );
+                }
+                None
+            }
+        };
+        // fuse-overlayfs: squash_to_uid and squash_to_gid outrank squash_to_root.
+        let root = self.squash_to_root.then_some(0);
+        self.options.squash_uid = self.options.squash_uid.or(root);
+        self.options.squash_gid = self.options.squash_gid.or(root);
+        if self.single_threaded {
+            self.options.threads = Some(1);
+        }
+        Ok(self.options)
+    }
+}

@@ -1,0 +1,175 @@
+//! A mount being served: the session with the kernel runs on threads of its own while the main
+//! thread waits for its end or for a signal.
+
+use std::io;
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fuser::{Config, Filesystem, Session, SessionACL};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+
+use super::error::MountError;
+use super::mounted::{Detached, Mounted};
+use super::options::Allow;
+use crate::sys::process::Signals;
+
+/// How long the users of a mount that a signal took away may finish what they do. Then the program
+/// ends, and they get `ENOTCONN`.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A session that answers the kernel.
+#[derive(Debug)]
+pub struct Running {
+    mounted: Mounted,
+    thread: JoinHandle<io::Result<()>>,
+    /// Hangs up when the thread has ended, however it did.
+    ended: OwnedFd,
+}
+
+/// Does the INIT handshake over `device` and lets `readers` threads answer requests from then on.
+///
+/// # Errors
+/// When that fails; the mount is detached again.
+pub fn start<F: Filesystem>(
+    filesystem: F,
+    device: OwnedFd,
+    mounted: Mounted,
+    readers: usize,
+    allow: Option<Allow>,
+) -> Result<Running, MountError> {
+    match launch(filesystem, device, readers, allow) {
+        Ok((thread, ended)) => Ok(Running { mounted, thread, ended }),
+        Err(error) => {
+            take_away(&mounted);
+            Err(MountError::Session(mounted.path().to_owned(), error))
+        }
+    }
+}
+
+fn launch<F: Filesystem>(
+    filesystem: F,
+    device: OwnedFd,
+    readers: usize,
+    allow: Option<Allow>,
+) -> io::Result<(JoinHandle<io::Result<()>>, OwnedFd)> {
+    let (ended, hold) = pipe_with(PipeFlags::CLOEXEC)?;
+    let mut config = Config::default();
+    config.n_threads = Some(readers);
+    // The kernel keeps out whom it has to, except that it knows nothing of `allow_root`.
+    let acl = match allow {
+        Some(Allow::Root) => SessionACL::RootAndOwner,
+        Some(Allow::Other) | None => SessionACL::All,
+    };
+    let session = Session::from_fd(filesystem, device, acl, config)?;
+    let thread = thread::Builder::new().name("session".into()).spawn(move || {
+        let _hold = hold;
+        session.run()
+    })?;
+    Ok((thread, ended))
+}
+
+/// The number of threads that read requests: `threads` if the caller named one, else one for each
+/// processor from 2 to 4. One alone would let a long copy-up hold up everybody; more than a few
+/// only cost wake-ups across processors.
+pub fn readers(threads: Option<u32>) -> usize {
+    let processors = || thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 4);
+    threads.map_or_else(processors, |count| count as usize)
+}
+
+enum Event {
+    Ended,
+    Signal(Signal),
+    TimedOut,
+}
+
+impl Running {
+    /// Takes the mount away again.
+    pub fn cancel(&self) {
+        take_away(&self.mounted);
+    }
+
+    /// Waits until the mount is unmounted, by anybody. The first of `signals` detaches it, busy or
+    /// not, and gives its users [a moment](GRACE); a second one ends the wait.
+    ///
+    /// # Errors
+    /// When the session broke, or the mount could not be detached.
+    pub fn wait(self, signals: &Signals) -> Result<(), MountError> {
+        let mut deadline = None;
+        let mut outcome = Ok(());
+        loop {
+            match self.next_event(signals, deadline) {
+                Ok(Event::Ended) => return outcome.and(self.finish()),
+                Ok(Event::Signal(signal)) if deadline.is_none() => {
+                    log::info!("signal {}: unmounting", signal.as_raw());
+                    outcome = self.mounted.detach().map(|_now_or_out_of_reach| ());
+                    deadline = Some(Instant::now() + GRACE);
+                }
+                Ok(Event::Signal(_) | Event::TimedOut) => {
+                    log::warn!("{}: ended while in use", self.mounted.path().display());
+                    return outcome;
+                }
+                Err(error) => return Err(MountError::system("waiting for the session")(error)),
+            }
+        }
+    }
+
+    fn next_event(&self, signals: &Signals, deadline: Option<Instant>) -> Result<Event, Errno> {
+        loop {
+            let timeout = match deadline {
+                None => None,
+                Some(end) => match end.checked_duration_since(Instant::now()) {
+                    None => return Ok(Event::TimedOut),
+                    Some(left) => Some(Timespec::try_from(left).map_err(|_range| Errno::INVAL)?),
+                },
+            };
+            let mut fds =
+                [PollFd::new(&self.ended, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+            if !fds[0].revents().is_empty() {
+                return Ok(Event::Ended);
+            }
+            if !fds[1].revents().is_empty() {
+                return signals.take().map(Event::Signal);
+            }
+        }
+    }
+
+    /// What the session's thread ended with. Only a session that broke may have left its mount.
+    fn finish(self) -> Result<(), MountError> {
+        let error = match self.thread.join() {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_panic) => io::Error::other("its thread panicked"),
+        };
+        take_away(&self.mounted);
+        Err(MountError::Session(self.mounted.path().to_owned(), error))
+    }
+}
+
+/// Detaches a mount that cannot be served, on the way to reporting why.
+fn take_away(mounted: &Mounted) {
+    match mounted.detach() {
+        Ok(Detached::Now | Detached::OutOfReach) => {}
+        Err(error) => log::error!("{error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_as_asked_or_two_to_four() {
+        assert_eq!(readers(Some(1)), 1);
+        assert_eq!(readers(Some(9)), 9);
+        assert!((2..=4).contains(&readers(None)));
+    }
+}

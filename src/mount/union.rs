@@ -1,0 +1,66 @@
+//! From the options of a mount to the union that it serves.
+
+use super::MountError;
+use super::options::{Options, RedirectDir, XattrPermissions};
+use crate::fuse::{Adapter, Policy};
+use crate::layer::stat_override::StatOverride;
+use crate::overlay::{Config, Ids, Overlay, RedirectPolicy, UpperDirs};
+
+/// The environment variable by which callers of fuse-overlayfs forbid whiteout devices.
+const NO_DEVICES: &str = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT";
+
+/// The largest write in one message, in bytes, where the user says nothing.
+const MAX_WRITE: u32 = 1024 * 1024;
+
+/// Opens the layers and puts the filesystem together.
+///
+/// # Errors
+/// One line that names the option and layer and says what to do.
+pub(super) fn open(options: &Options) -> Result<Adapter, MountError> {
+    let overlay =
+        Overlay::open(&config(options)).map_err(|error| MountError::Layers(error.to_string()))?;
+    Ok(Adapter::new(overlay, policy(options)))
+}
+
+fn config(options: &Options) -> Config {
+    Config {
+        lower: options.lower.clone(),
+        data_only: options.data_only.clone(),
+        upper: options
+            .upper
+            .as_ref()
+            .map(|dirs| UpperDirs { upper: dirs.upper.clone(), work: dirs.work.clone() }),
+        volatile: options.volatile,
+        redirect: match options.redirect_dir {
+            RedirectDir::Copy => RedirectPolicy::Copy,
+            RedirectDir::On => RedirectPolicy::Redirect,
+            RedirectDir::Follow | RedirectDir::NoFollow => RedirectPolicy::Refuse,
+        },
+        refuse_redirects: options.redirect_dir == RedirectDir::NoFollow,
+        force_dot_whiteouts: std::env::var_os(NO_DEVICES).is_some(),
+        user_xattr: options.user_xattr,
+        store_attributes: match options.xattr_permissions {
+            XattrPermissions::Off => None,
+            XattrPermissions::Privileged => Some(StatOverride::Security),
+            XattrPermissions::Containers => Some(StatOverride::Containers),
+        },
+        ids: Ids {
+            users: options.uid_map.clone(),
+            groups: options.gid_map.clone(),
+            squash_uid: options.squash_uid,
+            squash_gid: options.squash_gid,
+        },
+        ino32: options.ino32,
+    }
+}
+
+fn policy(options: &Options) -> Policy {
+    Policy {
+        timeout: options.timeout,
+        acl: !options.no_acl,
+        xattr: !options.no_xattrs,
+        writeback: options.writeback == Some(true),
+        max_write: options.max_write.unwrap_or(MAX_WRITE),
+        static_nlink: options.static_nlink,
+    }
+}

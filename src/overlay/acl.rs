@@ -1,0 +1,87 @@
+//! Default ACLs: what a new object inherits when its filesystem cannot give it to it, because it is made
+//! in the workdir first (acl(5), "Object creation and default ACLs").
+
+use std::ffi::OsStr;
+
+use crate::sys::{Errno, Result};
+
+/// The attribute that holds an object's ACL (`POSIX_ACL_XATTR_ACCESS` of linux/xattr.h).
+pub(super) const ACCESS: &str = "system.posix_acl_access";
+/// The attribute that holds the ACL which children inherit.
+pub(super) const DEFAULT: &str = "system.posix_acl_default";
+
+// linux/posix_acl_xattr.h and linux/posix_acl.h
+const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+const ENTRY: usize = 8;
+const USER_OBJ: u16 = 0x01;
+const GROUP_OBJ: u16 = 0x04;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
+
+/// Whether an attribute is an ACL.
+pub(super) fn is_acl(name: &OsStr) -> bool {
+    name == ACCESS || name == DEFAULT
+}
+
+/// What a default ACL makes of the permissions that a new object is asked to have: its own ACL (in the
+/// form of the attribute; `None` when permission bits say it all) and its permissions.
+///
+/// # Errors
+/// `EINVAL` for what is no ACL.
+pub(super) fn inherit(default: &[u8], permissions: u32) -> Result<(Option<Vec<u8>>, u32)> {
+    let entries = default.strip_prefix(&VERSION).ok_or(Errno::INVAL)?;
+    if entries.len() % ENTRY != 0 {
+        return Err(Errno::INVAL);
+    }
+    let has_mask = entries.chunks_exact(ENTRY).any(|entry| tag(entry) == MASK);
+    let mut access = default.to_vec();
+    let mut granted = permissions & !0o777;
+    for entry in access[VERSION.len()..].chunks_exact_mut(ENTRY) {
+        let shift = match tag(entry) {
+            USER_OBJ => 6,
+            GROUP_OBJ if !has_mask => 3,
+            MASK => 3,
+            OTHER => 0,
+            _ => continue,
+        };
+        let kept = u16::from_le_bytes([entry[2], entry[3]]) & (permissions >> shift & 7) as u16;
+        entry[2..4].copy_from_slice(&kept.to_le_bytes());
+        granted |= u32::from(kept) << shift;
+    }
+    let minimal = entries.len() == 3 * ENTRY;
+    Ok(((!minimal).then_some(access), granted))
+}
+
+fn tag(entry: &[u8]) -> u16 {
+    u16::from_le_bytes([entry[0], entry[1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+        let mut bytes = VERSION.to_vec();
+        for (tag, permissions, id) in entries {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(permissions.to_le_bytes());
+            bytes.extend(id.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn permissions_are_cut_by_the_acl_and_the_acl_by_the_permissions() {
+        let minimal = acl(&[(USER_OBJ, 7, !0), (GROUP_OBJ, 5, !0), (OTHER, 0, !0)]);
+        assert_eq!(inherit(&minimal, 0o666).unwrap(), (None, 0o640));
+
+        let named =
+            [(USER_OBJ, 7, !0), (0x02, 7, 1000), (GROUP_OBJ, 7, !0), (MASK, 7, !0), (OTHER, 5, !0)];
+        let (own, permissions) = inherit(&acl(&named), 0o640).unwrap();
+        assert_eq!(permissions, 0o640);
+        let expected =
+            [(USER_OBJ, 6, !0), (0x02, 7, 1000), (GROUP_OBJ, 7, !0), (MASK, 4, !0), (OTHER, 0, !0)];
+        assert_eq!(own.unwrap(), acl(&expected));
+        assert!(inherit(b"garbage", 0o600).is_err());
+    }
+}

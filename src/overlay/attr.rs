@@ -1,0 +1,330 @@
+//! Attributes: what they are, and how they are changed.
+
+use rustix::fs::OFlags;
+
+use super::node::{Node, NodeId, Place};
+use super::{Caller, Overlay};
+use crate::layer::stat_override::Overridden;
+use crate::layer::{LowerPlace, Upper};
+use crate::sys::object::NewTime;
+use crate::sys::{Errno, FileKind, Object, Result, Stat, Time};
+
+/// The attributes of an object as the mount shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// The inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Allocated units of 512 bytes.
+    pub blocks: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Number of names; 1 for a directory that is merged from several layers.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node.
+    pub rdev: u64,
+    /// Preferred size of an I/O in bytes.
+    pub blksize: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the contents.
+    pub mtime: Time,
+    /// Last change of the attributes.
+    pub ctime: Time,
+}
+
+impl Attr {
+    /// The object's type.
+    pub fn kind(&self) -> FileKind {
+        FileKind::from_mode(self.mode)
+    }
+}
+
+/// A change of attributes; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits, 0..=0o7777; type bits are ignored.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<NewTime>,
+    /// Last change of the contents.
+    pub mtime: Option<NewTime>,
+}
+
+/// Where an object can be reached now.
+pub(super) enum Located {
+    Upper(Object),
+    Lower(LowerPlace),
+}
+
+const S_ISUID: u32 = 0o4000;
+const S_ISGID: u32 = 0o2000;
+const S_IXGRP: u32 = 0o0010;
+
+impl Overlay {
+    /// Where `node` is.
+    ///
+    /// # Errors
+    /// `ENOENT` when it has vanished from the layer.
+    pub(super) fn locate(&self, node: &Node) -> Result<Located> {
+        let (place, pinned, name) = {
+            let state = node.state.lock();
+            let name = state.names.iter().find(|name| name.in_upper).cloned();
+            (state.place.clone(), state.pinned.clone(), name)
+        };
+        Ok(match (place, pinned, name) {
+            (Place::Lower(place), ..) => Located::Lower(place),
+            (_, Some(pinned), _) => Located::Upper(Object::Own(pinned)),
+            (Place::Indexed(name), ..) => Located::Upper(self.writable()?.index.object(&name)?),
+            (Place::Upper, ..) if node.kind.is_dir() => {
+                Located::Upper(Object::Own(self.upper_dir(node)?))
+            }
+            (Place::Upper, _, Some(name)) => {
+                Located::Upper(Object::Child(self.upper_dir(&name.parent)?, name.name))
+            }
+            (Place::Upper, _, None) => return Err(Errno::NOENT),
+        })
+    }
+
+    /// The object of `node`, which must be in the upper layer.
+    pub(super) fn upper_object(&self, node: &Node) -> Result<Object> {
+        match self.locate(node)? {
+            Located::Upper(object) => Ok(object),
+            Located::Lower(_) => Err(Errno::IO),
+        }
+    }
+
+    pub(super) fn stat(&self, located: &Located) -> Result<Stat> {
+        match located {
+            Located::Lower(place) => self.lowers.stat(place),
+            Located::Upper(object) => self.upper_stat(object),
+        }
+    }
+
+    pub(super) fn upper_stat(&self, object: &Object) -> Result<Stat> {
+        let stat = object.stat()?;
+        match self.writable()?.overriding {
+            Some(form) => form.apply(object, stat),
+            None => Ok(stat),
+        }
+    }
+
+    /// The attributes of a node.
+    pub fn attr(&self, id: NodeId) -> Result<Attr> {
+        let node = self.node(id)?;
+        self.node_attr(&node)
+    }
+
+    pub(super) fn node_attr(&self, node: &Node) -> Result<Attr> {
+        let stat = self.stat(&self.locate(node)?)?;
+        self.shown(node, stat)
+    }
+
+    /// `stat`, which is that of the backing object of `node`, as the mount shows it.
+    pub(super) fn shown(&self, node: &Node, stat: Stat) -> Result<Attr> {
+        Ok(Attr {
+            ino: node.ino,
+            size: stat.size,
+            blocks: stat.blocks,
+            mode: stat.mode,
+            nlink: self.link_count(node, &stat)?,
+            uid: self.ids.shown_uid(stat.uid),
+            gid: self.ids.shown_gid(stat.gid),
+            rdev: stat.rdev,
+            blksize: stat.blksize,
+            atime: stat.atime,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+        })
+    }
+
+    fn link_count(&self, node: &Node, stat: &Stat) -> Result<u32> {
+        let Some(dir) = &node.dir else {
+            let bias = node.state.lock().link_bias;
+            return Ok(stat.nlink.saturating_add_signed(bias));
+        };
+        if !node.is_root() && node.state.lock().names.is_empty() {
+            return Ok(0);
+        }
+        let upper = node.is_upper();
+        let (candidates, read) = {
+            let dir = dir.read();
+            (dir.candidates(), dir.is_read())
+        };
+        // An upper directory may turn out to be opaque; the answer must not change when it is read.
+        let merged = match (upper, candidates) {
+            (_, 0) | (false, 1) => false,
+            (true, _) if !read => !self.contents(node)?.stack.is_empty(),
+            _ => true,
+        };
+        Ok(if merged { 1 } else { stat.nlink })
+    }
+
+    /// The target of a symbolic link.
+    pub fn read_link(&self, id: NodeId) -> Result<std::ffi::OsString> {
+        let node = self.node(id)?;
+        if node.kind != FileKind::Symlink {
+            return Err(Errno::INVAL);
+        }
+        match self.locate(&node)? {
+            Located::Upper(object) => object.read_link(),
+            Located::Lower(place) => self.lowers.read_link(&place),
+        }
+    }
+
+    /// Changes attributes and returns all of them as they are then.
+    ///
+    /// Set-id bits and capabilities are cleared as POSIX wants it: by a change of size that `caller` is
+    /// not privileged for, and by every change of owner.
+    pub fn set_attr(&self, caller: Caller, id: NodeId, change: &SetAttr) -> Result<Attr> {
+        let node = self.node(id)?;
+        let upper = self.writable()?;
+        if change.size.is_some() && node.kind != FileKind::Regular {
+            return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
+        }
+        self.copy_up(&node, change.size.unwrap_or(u64::MAX))?;
+        if let Some(size) = change.size {
+            self.truncate(caller, &node, size)?;
+        }
+        if change.uid.is_some() || change.gid.is_some() {
+            self.change_owner(upper, &node, change.uid, change.gid)?;
+        }
+        if let Some(mode) = change.mode {
+            self.change_mode(upper, &node, mode & 0o7777)?;
+        }
+        if change.atime.is_some() || change.mtime.is_some() {
+            self.upper_object(&node)?.set_times(change.atime, change.mtime)?;
+        }
+        self.forget_inherited(&node);
+        self.node_attr(&node)
+    }
+
+    fn truncate(&self, caller: Caller, node: &Node, size: u64) -> Result<()> {
+        let fd = self.data(node, true)?;
+        rustix::fs::ftruncate(fd, size)?;
+        if caller.uid != 0 {
+            self.drop_privileges(node)?;
+        }
+        Ok(())
+    }
+
+    fn change_owner(
+        &self,
+        upper: &Upper,
+        node: &Node,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<()> {
+        if self.ids.squashes() {
+            return Ok(());
+        }
+        let stored = |id: Option<u32>, map: &dyn Fn(u32) -> Option<u32>| match id {
+            Some(id) => map(id).map(Some).ok_or(Errno::INVAL),
+            None => Ok(None),
+        };
+        let uid = stored(uid, &|uid| self.ids.stored_uid(uid))?;
+        let gid = stored(gid, &|gid| self.ids.stored_gid(gid))?;
+        let object = self.upper_object(node)?;
+        if let Some(form) = upper.overriding {
+            let old = form.apply(&object, object.stat()?)?;
+            let kept = if node.kind.is_dir() { old.permissions() } else { without_set_id(&old) };
+            let mut stored = overridden(&old, kept);
+            stored.uid = uid.unwrap_or(old.uid);
+            stored.gid = gid.unwrap_or(old.gid);
+            return form.store(&object, &stored);
+        }
+        object.set_owner(uid, gid)
+    }
+
+    fn change_mode(&self, upper: &Upper, node: &Node, mode: u32) -> Result<()> {
+        if node.kind == FileKind::Symlink {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let object = self.upper_object(node)?;
+        if let Some(form) = upper.overriding {
+            let old = form.apply(&object, object.stat()?)?;
+            return form.store(&object, &overridden(&old, mode));
+        }
+        if self.own.uid != 0 && node.kind == FileKind::Regular && mode & 0o600 != 0o600 {
+            self.pin_data(node)?;
+        }
+        object.set_permissions(mode)
+    }
+
+    /// Clears set-id bits and capabilities after a change of contents by somebody who may not keep them.
+    pub(super) fn drop_privileges(&self, node: &Node) -> Result<()> {
+        let object = self.upper_object(node)?;
+        let stat = self.upper_stat(&object)?;
+        let kept = without_set_id(&stat);
+        if kept != stat.permissions() {
+            match self.writable()?.overriding {
+                Some(form) => form.store(&object, &overridden(&stat, kept))?,
+                None => object.set_permissions(kept)?,
+            }
+        }
+        match object.remove_xattr(std::ffi::OsStr::new("security.capability")) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The inode flags of lsattr(1) (`FS_*_FL`) of a file or directory.
+    ///
+    /// # Errors
+    /// `ENOTTY` for anything else, and where the layer's filesystem has none.
+    pub fn inode_flags(&self, id: NodeId) -> Result<u32> {
+        let node = self.node(id)?;
+        if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
+            return Err(Errno::NOTTY);
+        }
+        let fd = match self.locate(&node)? {
+            Located::Upper(object) => object.open(OFlags::RDONLY | OFlags::NONBLOCK)?,
+            Located::Lower(place) => self.lowers.open(&place)?,
+        };
+        crate::sys::inode_flags::get(std::os::fd::AsFd::as_fd(&fd))
+    }
+
+    /// Sets the inode flags of a file or directory.
+    pub fn set_inode_flags(&self, id: NodeId, flags: u32) -> Result<()> {
+        let node = self.node(id)?;
+        if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
+            return Err(Errno::NOTTY);
+        }
+        self.copy_up(&node, u64::MAX)?;
+        let fd = self.upper_object(&node)?.open(OFlags::RDONLY | OFlags::NONBLOCK)?;
+        crate::sys::inode_flags::set(std::os::fd::AsFd::as_fd(&fd), flags)
+    }
+}
+
+/// The permission bits that are left when set-id bits are cleared; set-group-id without group execution
+/// is not one (it used to mean mandatory locking).
+fn without_set_id(stat: &Stat) -> u32 {
+    let permissions = stat.permissions();
+    let mut cleared = S_ISUID;
+    if permissions & S_IXGRP != 0 {
+        cleared |= S_ISGID;
+    }
+    permissions & !cleared
+}
+
+/// What to store for an object with the attributes `stat`, but for its permissions.
+pub(super) fn overridden(stat: &Stat, permissions: u32) -> Overridden {
+    Overridden {
+        uid: stat.uid,
+        gid: stat.gid,
+        permissions,
+        kind: Some(stat.kind()),
+        rdev: stat.rdev,
+    }
+}

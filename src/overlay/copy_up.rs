@@ -1,0 +1,317 @@
+//! Copy-up: bringing an object of a lower layer into the upper one before its first change.
+//!
+//! A copy is staged in the workdir with its final data and attributes, synced unless the mount is
+//! volatile, and published by one link or rename: a crash leaves the old object or the new one. Only the
+//! node's own copy-up lock is held while data moves.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::XattrFlags;
+
+use super::directory::Contents;
+use super::node::{NameRef, Node, Place};
+use super::{Overlay, attr::overridden};
+use crate::layer::descriptors::Key as DescriptorKey;
+use crate::layer::index::Identity;
+use crate::layer::workdir::Staged;
+use crate::layer::{LowerPlace, Upper, inode_mark, stat_override, xattr_names};
+use crate::sys::object::NewTime;
+use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
+
+impl Overlay {
+    /// Makes sure that `node` is in the upper layer, all its parents first. Of a regular file, data
+    /// beyond the first `keep` bytes need not be kept.
+    pub(super) fn copy_up(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
+        let upper = self.writable()?;
+        if node.state.lock().complete {
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        let mut at = node.clone();
+        while !at.is_upper() {
+            let parent = at.parent();
+            missing.push(at);
+            match parent {
+                Some(parent) => at = parent,
+                None => break,
+            }
+        }
+        while let Some(next) = missing.pop() {
+            self.copy_up_one(upper, &next, keep)?;
+        }
+        if node.kind == FileKind::Regular { self.complete_data(upper, node, keep) } else { Ok(()) }
+    }
+
+    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, keep: u64) -> Result<()> {
+        let _only_one = node.copy_up.lock();
+        loop {
+            let (place, name) = {
+                let state = node.state.lock();
+                let Place::Lower(place) = &state.place else { return Ok(()) };
+                (place.clone(), state.names.first().cloned())
+            };
+            let staged = self.stage_copy(upper, node, &place, keep)?;
+            fault::point("copy-up.staged");
+            let Some(name) = name else { return self.adopt_orphan(upper, node, &place, &staged) };
+            if self.publish_copy(upper, node, &place, staged, &name)? {
+                return Ok(());
+            }
+            // The name went away meanwhile; take another, or none.
+        }
+    }
+
+    /// Prepares a complete copy of the lower object in the workdir.
+    fn stage_copy<'u>(
+        &self,
+        upper: &'u Upper,
+        node: &Node,
+        place: &LowerPlace,
+        keep: u64,
+    ) -> Result<Staged<'u>> {
+        let stat = self.lowers.stat(place)?;
+        let staged = match (node.kind, upper.overriding) {
+            (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
+            (FileKind::Symlink, None) => {
+                upper.work.stage_symlink(&self.lowers.read_link(place)?)?
+            }
+            (FileKind::Regular, _) | (_, Some(_)) => upper.work.stage_file(0o600)?,
+            (kind, None) => upper.work.stage_node(kind, 0o600, stat.rdev)?,
+        };
+        let object = staged.object();
+        if let (FileKind::Regular, Some(target)) = (node.kind, staged.file()) {
+            let source = self.lower_data(node, place)?;
+            data::copy(source.as_fd(), target.as_fd(), keep)?;
+        }
+        self.copy_attributes(upper, place, &stat, &object)?;
+        inode_mark::write(upper.namespaces, &object, node.ino)?;
+        if let (false, Some(file)) = (upper.volatile, staged.file()) {
+            rustix::fs::fsync(file)?;
+            fault::point("copy-up.synced");
+        }
+        Ok(staged)
+    }
+
+    /// Owner, permissions, extended attributes (ACLs are such) and times, in an order in which none
+    /// undoes another.
+    fn copy_attributes(
+        &self,
+        upper: &Upper,
+        place: &LowerPlace,
+        stat: &Stat,
+        object: &Object,
+    ) -> Result<()> {
+        match upper.overriding {
+            Some(form) => form.store(object, &overridden(stat, stat.permissions()))?,
+            None => {
+                self.give_owner(object, stat.uid, stat.gid)?;
+                if stat.kind() != FileKind::Symlink {
+                    object.set_permissions(stat.permissions())?;
+                }
+            }
+        }
+        for name in self.lowers.xattr_names(place)? {
+            let private = xattr_names::shown(&name).is_none()
+                || stat_override::StatOverride::ALL.iter().any(|form| form.name() == &*name);
+            let value = if private { None } else { self.lowers.xattr(place, &name)? };
+            if let Some(value) = value {
+                match object.set_xattr(&name, &value, XattrFlags::empty()) {
+                    Ok(()) => {}
+                    // What this user or filesystem cannot have (as the kernel: ovl_copy_xattr).
+                    Err(Errno::OPNOTSUPP | Errno::PERM) if may_be_lost(&name) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let times = (NewTime::At(stat.atime), NewTime::At(stat.mtime));
+        object.set_times(Some(times.0), Some(times.1))
+    }
+
+    /// Gives an upper object its owner, where that is not this process's own already.
+    pub(super) fn give_owner(&self, object: &Object, uid: u32, gid: u32) -> Result<()> {
+        if self.ids.squashes() {
+            return Ok(());
+        }
+        let now = object.stat()?;
+        let uid = (now.uid != uid).then_some(uid);
+        let gid = (now.gid != gid).then_some(gid);
+        if uid.is_none() && gid.is_none() {
+            return Ok(());
+        }
+        object.set_owner(uid, gid)
+    }
+
+    /// Makes the staged copy visible under `name`. False when the node has lost that name meanwhile.
+    fn publish_copy(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        place: &LowerPlace,
+        staged: Staged<'_>,
+        name: &NameRef,
+    ) -> Result<bool> {
+        let mut contents = self.contents_mut(&name.parent)?;
+        if !node.has_name(&name.parent, &name.name) {
+            return Ok(false);
+        }
+        let dir = self.upper_dir(&name.parent)?;
+        let object = staged.object();
+        let stat = object.stat()?;
+        let file = staged.file().cloned();
+        self.mark_impure(upper, &mut contents, &dir)?;
+        upper.prepare_name(&object, node.kind, &name.name)?;
+        let identity = self.lower_link_identity(node, place)?;
+        let before = Object::Own(dir.clone()).stat()?;
+        let indexed = match &identity {
+            Some(identity) => {
+                Some(self.publish_indexed(upper, node, place, staged, identity, &dir, name)?)
+            }
+            None => {
+                staged.publish_new(dir.as_fd(), &name.name)?;
+                None
+            }
+        };
+        fault::point(match node.kind.is_dir() {
+            true => "copy-up.directory-published",
+            false => "copy-up.published",
+        });
+        // Nothing has changed that a caller could see; so nothing may look changed.
+        let times = (NewTime::At(before.atime), NewTime::At(before.mtime));
+        Object::Own(dir).set_times(Some(times.0), Some(times.1))?;
+        self.promote(node, place, &mut contents, name, &stat, indexed)?;
+        if let Some(file) = file.filter(|_| node.kind == FileKind::Regular) {
+            self.keep_data(node, file);
+        }
+        Ok(true)
+    }
+
+    /// Publishes a copy of a file with several names through the index.
+    #[allow(clippy::too_many_arguments)]
+    fn publish_indexed(
+        &self,
+        upper: &Upper,
+        node: &Node,
+        place: &LowerPlace,
+        staged: Staged<'_>,
+        identity: &Identity,
+        dir: &OwnedFd,
+        name: &NameRef,
+    ) -> Result<Place> {
+        let links = self.lowers.stat(place)?.nlink as i32;
+        let bias = links + node.state.lock().link_bias - 2;
+        let object = staged.object();
+        upper.index.set_bias_of(&object, bias)?;
+        let entry = upper
+            .index
+            .add(identity, &object, |index, entry| staged.link_to(index.as_fd(), entry))?;
+        fault::point("copy-up.indexed");
+        staged.publish_new(dir.as_fd(), &name.name)?;
+        node.state.lock().link_bias = bias;
+        Ok(Place::Indexed(entry))
+    }
+
+    /// Notes everywhere in memory that `node` is in the upper layer now.
+    fn promote(
+        &self,
+        node: &Arc<Node>,
+        place: &LowerPlace,
+        contents: &mut Contents,
+        name: &NameRef,
+        stat: &Stat,
+        indexed: Option<Place>,
+    ) -> Result<()> {
+        if let Some(entry) = contents.names.get_mut(&name.name) {
+            if node.kind.is_dir() {
+                entry.merged.insert(0, entry.layer);
+            }
+            entry.layer = crate::layer::LayerIndex::UPPER;
+            entry.ino = stat.ino;
+        }
+        let linked = {
+            let mut state = node.state.lock();
+            if indexed.is_none() && !state.keys.is_empty() {
+                state.link_bias += self.lowers.stat(place)?.nlink as i32 - 1;
+            }
+            state.place = indexed.unwrap_or(Place::Upper);
+            state.complete = true;
+            for known in &mut state.names {
+                known.in_upper |= known.is(&name.parent, &name.name);
+            }
+            !state.keys.is_empty()
+        };
+        if linked {
+            self.nodes.register(node, super::hard_link::upper_key(stat));
+        }
+        self.descriptors.remove(DescriptorKey::Data(node.id.0));
+        Ok(())
+    }
+
+    /// A file that is still open but has lost all names that are known gets a copy without a name; in
+    /// the index, where other names that nobody has looked up yet will find it.
+    fn adopt_orphan(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        place: &LowerPlace,
+        staged: &Staged<'_>,
+    ) -> Result<()> {
+        let object = staged.object();
+        let links = self.lowers.stat(place)?.nlink as i32 + node.state.lock().link_bias;
+        let identity = if links > 0 { self.lower_link_identity(node, place)? } else { None };
+        let adopted =
+            match identity {
+                Some(identity) => {
+                    upper.index.set_bias_of(&object, links - 1)?;
+                    Place::Indexed(upper.index.add(&identity, &object, |index, entry| {
+                        staged.link_to(index.as_fd(), entry)
+                    })?)
+                }
+                None => Place::Upper,
+            };
+        let indexed = matches!(adopted, Place::Indexed(_));
+        let pinned = match staged.file() {
+            Some(file) => file.clone(),
+            None => object.pin()?,
+        };
+        {
+            let mut state = node.state.lock();
+            state.pinned = (!indexed).then_some(pinned);
+            state.link_bias = links - i32::from(indexed);
+            state.place = adopted;
+            state.complete = true;
+        }
+        self.descriptors.remove(DescriptorKey::Data(node.id.0));
+        if indexed {
+            self.nodes.register(node, super::hard_link::upper_key(&object.stat()?));
+        }
+        Ok(())
+    }
+
+    /// Marks a directory of the upper layer as holding children with numbers of their own.
+    pub(super) fn mark_impure(
+        &self,
+        upper: &Upper,
+        contents: &mut Contents,
+        dir: &Arc<OwnedFd>,
+    ) -> Result<()> {
+        if contents.impure {
+            return Ok(());
+        }
+        match upper.namespaces.set_impure(&Object::Own(dir.clone())) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+        contents.impure = true;
+        Ok(())
+    }
+}
+
+/// Attributes without which a copy is still right: labels of security modules, and what only the
+/// privileged may set.
+fn may_be_lost(name: &std::ffi::OsStr) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let name = name.as_bytes();
+    name.starts_with(b"security.selinux")
+        || name.starts_with(b"trusted.")
+        || name.starts_with(b"system.")
+}

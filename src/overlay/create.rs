@@ -1,0 +1,378 @@
+//! Making objects.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, XattrFlags};
+
+use super::directory::{Contents, Directory};
+use super::node::{NameRef, Node, NodeId, Place};
+use super::{Caller, Entry, Overlay, acl};
+use crate::layer::stat_override::Overridden;
+use crate::layer::upper::make_node;
+use crate::layer::workdir::{Staged, link};
+use crate::layer::{Name, Upper, whiteout};
+use crate::sys::{Errno, FileKind, Object, Result, fault, open};
+
+/// What an object made in a directory gets from it.
+#[derive(Clone)]
+pub(super) struct Inherited {
+    /// The stored group, in a set-group-id directory.
+    group: Option<u32>,
+    /// The ACL that children start with.
+    default_acl: Option<Vec<u8>>,
+}
+
+/// What is to be made.
+#[derive(Clone, Copy)]
+struct New<'a> {
+    kind: FileKind,
+    /// Permission bits, before the umask.
+    permissions: u32,
+    umask: u32,
+    /// Of a device.
+    rdev: u64,
+    /// Of a symbolic link.
+    target: &'a OsStr,
+}
+
+/// What a new object is to have.
+struct Outfit {
+    uid: u32,
+    gid: u32,
+    permissions: u32,
+    access_acl: Option<Vec<u8>>,
+    default_acl: Option<Vec<u8>>,
+}
+
+const S_ISGID: u32 = 0o2000;
+
+/// The permissions of an object in the upper layer whose real ones are in an attribute (as
+/// fuse-overlayfs makes them).
+const OVERRIDDEN_MODE: u32 = 0o755;
+
+impl Overlay {
+    /// Makes a regular file.
+    pub fn create(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+    ) -> Result<Entry> {
+        self.make_node(caller, parent, name, FileKind::Regular.mode_bits() | mode, umask, 0)
+    }
+
+    /// Makes an object of the type in `mode`: anything but a directory and a symbolic link.
+    ///
+    /// # Errors
+    /// `EPERM` for the character device 0:0, which would be a whiteout.
+    pub fn make_node(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u64,
+    ) -> Result<Entry> {
+        let kind = FileKind::from_mode(mode);
+        if kind == FileKind::CharDevice && rdev == 0 {
+            return Err(Errno::PERM);
+        }
+        let permissions = mode & 0o7777;
+        let new = New { kind, permissions, umask, rdev, target: OsStr::new("") };
+        self.make(caller, parent, name, new)
+    }
+
+    /// Makes a directory.
+    pub fn make_dir(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+    ) -> Result<Entry> {
+        let permissions = mode & 0o7777;
+        let kind = FileKind::Directory;
+        let new = New { kind, permissions, umask, rdev: 0, target: OsStr::new("") };
+        self.make(caller, parent, name, new)
+    }
+
+    /// Makes a symbolic link to `target`.
+    pub fn symlink(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Result<Entry> {
+        let kind = FileKind::Symlink;
+        let new = New { kind, permissions: 0o777, umask: 0, rdev: 0, target };
+        self.make(caller, parent, name, new)
+    }
+
+    fn make(&self, caller: Caller, parent: NodeId, name: &OsStr, new: New<'_>) -> Result<Entry> {
+        let upper = self.writable()?;
+        let parent = self.node(parent)?;
+        upper.check_name(name)?;
+        self.copy_up(&parent, 0)?;
+        let mut contents = self.contents_mut(&parent)?;
+        let (whiteout, below) = contents.room_for(name)?;
+        let dir = self.upper_dir(&parent)?;
+        let inherited = self.inherited(&mut contents, &dir)?;
+        let outfit = self.outfit(caller, &new, &inherited)?;
+        let in_place = !whiteout
+            && !(below && new.kind.is_dir())
+            && upper.overriding.is_none()
+            && !whiteout::has_prefix(name)
+            && outfit.uid == self.own.uid
+            && (outfit.gid == self.own.gid || inherited.group.is_some());
+        let file = match in_place {
+            true => make_in_place(&dir, name, &new, inherited.default_acl.is_some())?,
+            false => self.make_staged(upper, &dir, name, &new, outfit, whiteout, below)?,
+        };
+        self.enter_new(&parent, &mut contents, &dir, Name::from(name), new.kind, file)
+    }
+
+    /// Makes an object completely in the workdir and publishes it: where it covers a whiteout, or has an
+    /// owner or attributes that it would not have at once.
+    #[allow(clippy::too_many_arguments)]
+    fn make_staged(
+        &self,
+        upper: &Upper,
+        dir: &OwnedFd,
+        name: &OsStr,
+        new: &New<'_>,
+        outfit: Outfit,
+        whiteout: bool,
+        below: bool,
+    ) -> Result<Option<Arc<OwnedFd>>> {
+        let staged = stage(upper, new, whiteout)?;
+        let object = staged.object();
+        self.fit_out(upper, &object, new, &outfit)?;
+        if below && new.kind.is_dir() {
+            upper.set_opaque(&object)?;
+        }
+        upper.prepare_name(&object, new.kind, name)?;
+        let file = staged.file().filter(|_| new.kind == FileKind::Regular).cloned();
+        fault::point(if new.kind.is_dir() { "mkdir.staged" } else { "create.staged" });
+        upper.publish(staged, new.kind, dir.as_fd(), name, whiteout)?;
+        fault::point(if new.kind.is_dir() { "mkdir.published" } else { "create.published" });
+        Ok(file)
+    }
+
+    fn fit_out(
+        &self,
+        upper: &Upper,
+        object: &Object,
+        new: &New<'_>,
+        outfit: &Outfit,
+    ) -> Result<()> {
+        let link = new.kind == FileKind::Symlink;
+        if let Some(form) = upper.overriding {
+            if !link || form == crate::layer::stat_override::StatOverride::Security {
+                let stored = Overridden {
+                    uid: outfit.uid,
+                    gid: outfit.gid,
+                    permissions: outfit.permissions,
+                    kind: Some(new.kind),
+                    rdev: new.rdev,
+                };
+                form.store(object, &stored)?;
+            }
+            if !link {
+                object.set_permissions(OVERRIDDEN_MODE)?;
+            }
+            return Ok(());
+        }
+        self.give_owner(object, outfit.uid, outfit.gid)?;
+        if !link {
+            object.set_permissions(outfit.permissions)?;
+        }
+        let acls = [(acl::ACCESS, &outfit.access_acl), (acl::DEFAULT, &outfit.default_acl)];
+        for (name, value) in acls {
+            if let Some(value) = value {
+                object.set_xattr(OsStr::new(name), value, XattrFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn outfit(&self, caller: Caller, new: &New<'_>, inherited: &Inherited) -> Result<Outfit> {
+        let uid = self.ids.stored_uid(caller.uid).ok_or(Errno::OVERFLOW)?;
+        let gid = match inherited.group {
+            Some(group) => group,
+            None => self.ids.stored_gid(caller.gid).ok_or(Errno::OVERFLOW)?,
+        };
+        let mut permissions = new.permissions;
+        if new.kind.is_dir() && inherited.group.is_some() {
+            permissions |= S_ISGID;
+        }
+        let (access_acl, permissions) = match (&inherited.default_acl, new.kind) {
+            (_, FileKind::Symlink) => (None, permissions),
+            (None, _) => (None, permissions & !new.umask),
+            (Some(acl), _) => acl::inherit(acl, permissions)?,
+        };
+        let default_acl = inherited.default_acl.clone().filter(|_| new.kind.is_dir());
+        Ok(Outfit { uid, gid, permissions, access_acl, default_acl })
+    }
+
+    fn inherited(&self, contents: &mut Contents, dir: &Arc<OwnedFd>) -> Result<Inherited> {
+        if let Some(known) = &contents.inherited {
+            return Ok(known.clone());
+        }
+        let object = Object::Own(dir.clone());
+        let stat = self.upper_stat(&object)?;
+        let inherited = Inherited {
+            group: (stat.mode & S_ISGID != 0).then_some(stat.gid),
+            default_acl: object.xattr(OsStr::new(acl::DEFAULT))?,
+        };
+        Ok(contents.inherited.insert(inherited).clone())
+    }
+
+    /// Forgets what children of the directory `node` inherit, after a change of its attributes.
+    pub(super) fn forget_inherited(&self, node: &Node) {
+        if let Some(dir) = &node.dir
+            && let Some(contents) = dir.write().contents()
+        {
+            contents.inherited = None;
+        }
+    }
+
+    /// Enters a new object of the upper layer in its directory's names, and gives it a node.
+    fn enter_new(
+        &self,
+        parent: &Arc<Node>,
+        contents: &mut Contents,
+        dir: &Arc<OwnedFd>,
+        name: Name,
+        kind: FileKind,
+        file: Option<Arc<OwnedFd>>,
+    ) -> Result<Entry> {
+        let object = match &file {
+            Some(file) => Object::Own(file.clone()),
+            None => Object::Child(dir.clone(), name.clone()),
+        };
+        let stat = self.upper_stat(&object)?;
+        let ino = self.numbers.number(stat.dev, stat.ino);
+        let entry = contents.names.insert_upper(name.clone(), kind, stat.ino);
+        let name = NameRef { parent: parent.clone(), name, in_upper: true };
+        let node = self.nodes.intern(&entry.node, name, &[], ino, |id| {
+            let directory = kind.is_dir().then(Directory::empty);
+            let node = Node::new(id, kind, ino, Place::Upper, directory);
+            node.state.lock().complete = true;
+            node
+        });
+        if let Some(file) = file {
+            if self.own.uid != 0 && stat.mode & 0o600 != 0o600 {
+                node.state.lock().data = Some(file.clone());
+            }
+            self.keep_data(&node, file);
+        }
+        let attr = self.shown(&node, stat)?;
+        Ok(Entry { node: node.id, attr })
+    }
+
+    /// Gives the object of `node` another name.
+    pub fn link(&self, node: NodeId, parent: NodeId, name: &OsStr) -> Result<Entry> {
+        let upper = self.writable()?;
+        let node = self.node(node)?;
+        let parent = self.node(parent)?;
+        upper.check_name(name)?;
+        if node.kind.is_dir() {
+            return Err(Errno::PERM);
+        }
+        self.copy_up(&node, u64::MAX)?;
+        self.copy_up(&parent, 0)?;
+        let mut contents = self.contents_mut(&parent)?;
+        let (whiteout, _) = contents.room_for(name)?;
+        let object = self.upper_object(&node)?;
+        let stat = self.upper_stat(&object)?;
+        if self.shown(&node, stat)?.nlink == 0 {
+            return Err(Errno::NOENT);
+        }
+        let dir = self.upper_dir(&parent)?;
+        if node.ino != self.numbers.number(stat.dev, stat.ino) {
+            self.mark_impure(upper, &mut contents, &dir)?;
+        }
+        upper.prepare_name(&object, node.kind, name)?;
+        if whiteout {
+            let staged = upper.work.stage_link(&object)?;
+            fault::point("link.staged");
+            upper.publish(staged, node.kind, dir.as_fd(), name, true)?;
+        } else {
+            link(&object, dir.as_fd(), name)?;
+        }
+        fault::point("link.published");
+        let name = Name::from(name);
+        let entry = contents.names.insert_upper(name.clone(), node.kind, stat.ino);
+        let key = super::hard_link::upper_key(&stat);
+        self.nodes.register(&node, key);
+        let name = NameRef { parent: parent.clone(), name, in_upper: true };
+        let node = self.nodes.intern(&entry.node, name, &[key], node.ino, |id| {
+            // Not reached: the node was registered under its key just now and is held by the caller.
+            Node::new(id, node.kind, node.ino, Place::Upper, None)
+        });
+        let attr = self.node_attr(&node)?;
+        Ok(Entry { node: node.id, attr })
+    }
+}
+
+impl Contents {
+    /// Whether `name`, which must not exist, is a whiteout in the upper layer, and whether lower layers
+    /// have it.
+    ///
+    /// # Errors
+    /// `EEXIST`; `ENOENT` in a directory that has been deleted.
+    fn room_for(&self, name: &OsStr) -> Result<(bool, bool)> {
+        if self.gone {
+            return Err(Errno::NOENT);
+        }
+        match self.names.get(name) {
+            Some(entry) if entry.visible => Err(Errno::EXIST),
+            Some(entry) => Ok((entry.whiteout, entry.below)),
+            None => Ok((false, false)),
+        }
+    }
+}
+
+/// Makes an object where it belongs; its filesystem gives it group and ACL as the directory says.
+fn make_in_place(
+    dir: &OwnedFd,
+    name: &OsStr,
+    new: &New<'_>,
+    has_default_acl: bool,
+) -> Result<Option<Arc<OwnedFd>>> {
+    // A default ACL takes the place of the umask.
+    let umask = if has_default_acl { 0 } else { new.umask };
+    let permissions = new.permissions & !umask;
+    match new.kind {
+        FileKind::Regular => {
+            return open::create(dir.as_fd(), name, permissions).map(|file| Some(Arc::new(file)));
+        }
+        FileKind::Directory => {
+            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(permissions))?;
+        }
+        FileKind::Symlink => rustix::fs::symlinkat(new.target, dir, name)?,
+        kind => make_node(dir.as_fd(), name, kind, permissions, new.rdev)?,
+    }
+    Ok(None)
+}
+
+fn stage<'u>(upper: &'u Upper, new: &New<'_>, whiteout: bool) -> Result<Staged<'u>> {
+    match new.kind {
+        FileKind::Directory => upper.work.stage_dir(0o700),
+        FileKind::Symlink => upper.work.stage_symlink(new.target),
+        kind if kind == FileKind::Regular || upper.overriding.is_some() => {
+            match upper.needs_staged_name(whiteout) {
+                true => upper.work.stage_named_file(0o600),
+                false => upper.work.stage_file(0o600),
+            }
+        }
+        kind => upper.work.stage_node(kind, 0o600, new.rdev),
+    }
+}

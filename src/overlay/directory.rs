@@ -1,0 +1,334 @@
+//! What is in a directory of the union: the layers in which it exists, and the names in them.
+//!
+//! Resolved when the directory is first looked into, by reading it once in each layer; kept as long as
+//! its node, since lower layers do not change and every change of the upper goes through here.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::{
+    MappedRwLockReadGuard, MappedRwLockWriteGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+
+use super::Overlay;
+use super::create::Inherited;
+use super::name_table::NameTable;
+use super::node::Node;
+use crate::layer::descriptors::Key;
+use crate::layer::listing::Listing;
+use crate::layer::{DirMarks, LayerIndex, LowerDir, Name, Opaque, Redirect};
+use crate::sys::{Errno, Object, Result, open};
+
+/// Redirects that lead through redirects: no honest tree has more.
+const DEEPEST_REDIRECT: usize = 16;
+
+/// A directory: where its lower parts may lie, and once it has been looked into, what is in it.
+pub(super) struct Directory {
+    /// The lower directories of its name, top first, before marks are looked at.
+    candidates: Vec<Arc<LowerDir>>,
+    /// The lower stack of the directory that this one was found in: a redirect can lead to a sibling.
+    siblings: Arc<[Arc<LowerDir>]>,
+    contents: Option<Contents>,
+}
+
+/// What is in a directory.
+pub(super) struct Contents {
+    /// The lower directories that are merged, top first.
+    pub stack: Arc<[Arc<LowerDir>]>,
+    /// The names.
+    pub names: NameTable,
+    /// Whether upper children may carry a number of their own.
+    pub impure: bool,
+    /// What children made here get from this directory; `None` until asked for, and after a change.
+    pub inherited: Option<Inherited>,
+    /// Whether the directory has been deleted.
+    pub gone: bool,
+}
+
+impl Directory {
+    /// A directory that is yet to be looked into.
+    pub fn unread(candidates: Vec<Arc<LowerDir>>, siblings: Arc<[Arc<LowerDir>]>) -> Self {
+        Self { candidates, siblings, contents: None }
+    }
+
+    /// A directory that was just made.
+    pub fn empty() -> Self {
+        let contents = Contents {
+            stack: Arc::new([]),
+            names: NameTable::default(),
+            impure: false,
+            inherited: None,
+            gone: false,
+        };
+        Self { candidates: Vec::new(), siblings: Arc::new([]), contents: Some(contents) }
+    }
+
+    /// The number of lower directories that may be merged.
+    pub fn candidates(&self) -> usize {
+        self.contents.as_ref().map_or(self.candidates.len(), |contents| contents.stack.len())
+    }
+
+    /// Whether the directory has been looked into.
+    pub fn is_read(&self) -> bool {
+        self.contents.is_some()
+    }
+
+    /// What has been read, if anything.
+    pub fn contents(&mut self) -> Option<&mut Contents> {
+        self.contents.as_mut()
+    }
+
+    /// Notes that the directory is opaque now.
+    pub fn detach_from_lower(&mut self) {
+        self.candidates = Vec::new();
+        if let Some(contents) = &mut self.contents {
+            contents.stack = Arc::new([]);
+            contents.names.detach_from_lower();
+        }
+    }
+}
+
+impl Overlay {
+    /// What is in the directory `node`, shared with other readers.
+    ///
+    /// # Errors
+    /// `ENOTDIR`; whatever keeps a layer from being read.
+    pub(super) fn contents<'n>(
+        &self,
+        node: &'n Node,
+    ) -> Result<MappedRwLockReadGuard<'n, Contents>> {
+        let dir = directory(node)?;
+        loop {
+            let guard = dir.read();
+            match RwLockReadGuard::try_map(guard, |dir| dir.contents.as_ref()) {
+                Ok(contents) => return Ok(contents),
+                Err(guard) => drop(guard),
+            }
+            drop(self.contents_mut(node)?);
+        }
+    }
+
+    /// What is in the directory `node`, for changing it.
+    pub(super) fn contents_mut<'n>(
+        &self,
+        node: &'n Node,
+    ) -> Result<MappedRwLockWriteGuard<'n, Contents>> {
+        let mut guard = directory(node)?.write();
+        if guard.contents.is_none() {
+            guard.contents = Some(self.read_contents(node, &guard)?);
+        }
+        RwLockWriteGuard::try_map(guard, |dir| dir.contents.as_mut()).map_err(|_| Errno::IO)
+    }
+
+    fn read_contents(&self, node: &Node, dir: &Directory) -> Result<Contents> {
+        let upper = match node.is_upper() {
+            true => Some(self.read_upper(node)?),
+            false => None,
+        };
+        let mut names = NameTable::default();
+        let stack =
+            self.walk(upper.as_ref().map(|(marks, _)| marks), dir, 0, |lower, listing| {
+                names.merge_lower(lower.layer, listing);
+            })?;
+        let impure = upper.as_ref().is_some_and(|(marks, _)| marks.impure);
+        if let Some((_, listing)) = upper {
+            names.merge_upper(listing);
+        }
+        names.finish();
+        Ok(Contents { stack: stack.into(), names, impure, inherited: None, gone: false })
+    }
+
+    fn read_upper(&self, node: &Node) -> Result<(DirMarks, Listing)> {
+        let upper = self.writable()?;
+        let read = || {
+            let fd = self.upper_dir(node)?;
+            let mut marks = DirMarks::read(&Object::Own(fd.clone()))?;
+            let by_xattr = marks.opaque == Opaque::XattrWhiteouts;
+            let listing = Listing::read(&fd, by_xattr, upper.overriding)?;
+            if listing.opaque {
+                marks.opaque = Opaque::Yes;
+            }
+            Ok((marks, listing))
+        };
+        read().inspect_err(|error| log::error!("upper layer: cannot read a directory: {error}"))
+    }
+
+    /// Goes down the lower layers of a directory: from its candidates, past those that are cut off by an
+    /// opaque mark, along redirects. Returns the stack; `visit` gets what each of its directories lists.
+    fn walk(
+        &self,
+        upper: Option<&DirMarks>,
+        dir: &Directory,
+        depth: usize,
+        mut visit: impl FnMut(&Arc<LowerDir>, Listing),
+    ) -> Result<Vec<Arc<LowerDir>>> {
+        let mut stack = Vec::new();
+        let mut pending: VecDeque<Arc<LowerDir>> = dir.candidates.iter().cloned().collect();
+        if let Some(marks) = upper {
+            if marks.opaque == Opaque::Yes {
+                return Ok(stack);
+            }
+            if let Some(redirect) = &marks.redirect {
+                pending = self.follow(redirect, LayerIndex::UPPER, &dir.siblings, depth)?.into();
+            }
+        }
+        while let Some(lower) = pending.pop_front() {
+            let (marks, listing) = self.lowers.list(&lower)?;
+            let last = marks.opaque == Opaque::Yes || listing.opaque;
+            visit(&lower, listing);
+            if let (false, Some(redirect)) = (last, &marks.redirect) {
+                pending = self.follow(redirect, lower.layer, &dir.siblings, depth)?.into();
+            }
+            stack.push(lower);
+            if last {
+                break;
+            }
+        }
+        Ok(stack)
+    }
+
+    /// The lower directories that a redirect leads to, all in layers further down than `below`.
+    fn follow(
+        &self,
+        redirect: &Redirect,
+        below: LayerIndex,
+        siblings: &[Arc<LowerDir>],
+        depth: usize,
+    ) -> Result<Vec<Arc<LowerDir>>> {
+        if self.refuse_redirects {
+            log::error!("redirect_dir=nofollow: a layer has a redirect");
+            return Err(Errno::PERM);
+        }
+        if depth >= DEEPEST_REDIRECT {
+            log::error!("a redirect leads through more than {DEEPEST_REDIRECT} others");
+            return Err(Errno::IO);
+        }
+        let under = |dir: &&Arc<LowerDir>| dir.layer > below;
+        match redirect {
+            Redirect::Sibling(name) => {
+                let parents: Vec<_> = siblings.iter().filter(under).cloned().collect();
+                self.find_dirs(&parents, name)
+            }
+            Redirect::Absolute(path) => {
+                let Some((name, dirs)) = path.split_last() else { return Ok(Vec::new()) };
+                let parents = self.lower_stack(dirs, below, depth + 1)?;
+                self.find_dirs(&parents, name)
+            }
+        }
+    }
+
+    /// The lower stack of the directory at the path `names` from the root, of the layers further down
+    /// than `below`.
+    pub(super) fn lower_stack_at(
+        &self,
+        names: &[Name],
+        below: LayerIndex,
+    ) -> Result<Vec<Arc<LowerDir>>> {
+        self.lower_stack(names, below, 0)
+    }
+
+    fn lower_stack(
+        &self,
+        names: &[Name],
+        below: LayerIndex,
+        depth: usize,
+    ) -> Result<Vec<Arc<LowerDir>>> {
+        let roots = self.lowers.roots().iter().filter(|dir| dir.layer > below).cloned();
+        let mut stack: Vec<_> = roots.collect();
+        for name in names {
+            let found = self.find_dirs(&stack, name)?;
+            let dir = Directory::unread(found, stack.into());
+            stack = self.walk(None, &dir, depth, |_, _| {})?;
+        }
+        Ok(stack)
+    }
+
+    /// The directories called `name` in the stack `parents`, down to where something else ends them.
+    fn find_dirs(&self, parents: &[Arc<LowerDir>], name: &Name) -> Result<Vec<Arc<LowerDir>>> {
+        let mut found = Vec::new();
+        for parent in parents {
+            let (_, listing) = self.lowers.list(parent)?;
+            if listing.whiteouts.contains(name) {
+                break;
+            }
+            match listing.entries.iter().find(|entry| entry.name == *name) {
+                Some(entry) if entry.kind.is_dir() => found.push(parent.child(name.clone())),
+                Some(_) => break,
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// A reference to the upper directory of `node`.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not in the upper layer.
+    pub(super) fn upper_dir(&self, node: &Node) -> Result<Arc<OwnedFd>> {
+        let upper = self.writable()?;
+        if node.is_root() {
+            return Ok(upper.root.clone());
+        }
+        let key = Key::UpperDir(node.id.0);
+        if let Some(cached) = self.descriptors.get(key) {
+            return Ok(cached.fd);
+        }
+        // Names cannot change under the walk; what is open afterwards stays the same directory.
+        let _names = self.rename_lock.read();
+        let (mut at, first) = {
+            let state = node.state.lock();
+            if let Some(pinned) = &state.pinned {
+                return Ok(pinned.clone());
+            }
+            let name = state.names.first().ok_or(Errno::NOENT)?;
+            (name.parent.clone(), name.name.clone())
+        };
+        let mut names = vec![first];
+        let base = loop {
+            if at.is_root() {
+                break upper.root.clone();
+            }
+            if let Some(cached) = self.descriptors.get(Key::UpperDir(at.id.0)) {
+                break cached.fd;
+            }
+            let next = at.state.lock().names.first().map(|n| (n.parent.clone(), n.name.clone()));
+            let (parent, name) = next.ok_or(Errno::NOENT)?;
+            names.push(name);
+            at = parent;
+        };
+        let fd = self.descriptors.with_room(|| {
+            open::descend(base.as_fd(), names.iter().rev().map(|name| &**name), true)
+        })?;
+        Ok(self.descriptors.put(key, fd, false))
+    }
+}
+
+pub(super) fn directory(node: &Node) -> Result<&RwLock<Directory>> {
+    node.dir.as_ref().ok_or(Errno::NOTDIR)
+}
+
+impl Contents {
+    /// The lower directories in which the name whose entry this is exists as a directory, top first.
+    pub fn lower_dirs_of(&self, entry: &super::name_table::NameEntry) -> Vec<Arc<LowerDir>> {
+        let own = (!entry.layer.is_upper()).then_some(entry.layer);
+        let layers = own.into_iter().chain(entry.merged.iter().copied());
+        layers
+            .filter_map(|layer| self.lower_dir(layer))
+            .map(|dir| dir.child(entry.name.clone()))
+            .collect()
+    }
+
+    /// The directory in one layer of the stack.
+    pub fn lower_dir(&self, layer: LayerIndex) -> Option<&Arc<LowerDir>> {
+        let at = self.stack.binary_search_by_key(&layer, |dir| dir.layer).ok()?;
+        self.stack.get(at)
+    }
+
+    /// Notes that the directory has been deleted.
+    pub fn delete(&mut self) {
+        self.gone = true;
+        self.names = NameTable::default();
+        self.stack = Arc::new([]);
+    }
+}

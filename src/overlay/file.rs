@@ -1,0 +1,221 @@
+//! The contents of regular files.
+//!
+//! With zero-message opens the daemon never learns which files are open, so a node opens its data when
+//! it is asked for and the descriptor cache closes it when room is needed. A file that has no name left,
+//! or that this process could not open again, keeps its descriptor in the node.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+
+use super::attr::Located;
+use super::node::{Node, NodeId};
+use super::{Overlay, Result};
+use crate::layer::descriptors::Key;
+use crate::sys::{Errno, FileKind, Object, data, open};
+
+/// How space is allocated: the mode of fallocate(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocate(pub u32);
+
+/// Where to seek to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekTo {
+    /// The next data at or after an offset.
+    Data(u64),
+    /// The next hole at or after an offset.
+    Hole(u64),
+}
+
+/// What statfs(2) tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilesystemStat {
+    /// Size in units of `fragment_size`.
+    pub blocks: u64,
+    /// Free units.
+    pub free: u64,
+    /// Units free for the unprivileged.
+    pub available: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub free_files: u64,
+    /// Preferred size of an I/O in bytes.
+    pub block_size: u32,
+    /// Size of a unit in bytes.
+    pub fragment_size: u32,
+    /// Longest name in bytes.
+    pub longest_name: u32,
+}
+
+impl Overlay {
+    /// The open data of a regular file; for writing, it must have been copied up.
+    pub(super) fn data(&self, node: &Node, write: bool) -> Result<Arc<OwnedFd>> {
+        if node.kind != FileKind::Regular {
+            return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
+        }
+        if let Some(kept) = &node.state.lock().data {
+            return Ok(kept.clone());
+        }
+        let key = Key::Data(node.id.0);
+        match self.descriptors.get(key) {
+            Some(cached) if cached.writable || !write => return Ok(cached.fd),
+            _ => {}
+        }
+        let fd = self.descriptors.with_room(|| self.open_data(node, write))?;
+        Ok(self.descriptors.put(key, fd, write))
+    }
+
+    fn open_data(&self, node: &Node, write: bool) -> Result<OwnedFd> {
+        match self.locate(node)? {
+            Located::Upper(object) if write => object.open(OFlags::RDWR),
+            Located::Upper(object) => match self.upper_data_source(node, &object)? {
+                Some(place) => self.lowers.open(&place),
+                None => object.open(OFlags::RDONLY),
+            },
+            Located::Lower(_) if write => Err(Errno::ROFS),
+            Located::Lower(place) => self.lower_data(node, &place),
+        }
+    }
+
+    /// Keeps `file`, open for reading and writing, as the data of `node`.
+    pub(super) fn keep_data(&self, node: &Node, file: Arc<OwnedFd>) {
+        self.descriptors.put_shared(Key::Data(node.id.0), file, true);
+    }
+
+    /// Keeps a file's data open until the node goes: its new permissions will not let this process,
+    /// which is not privileged, open it again, while somebody may have it open.
+    pub(super) fn pin_data(&self, node: &Node) -> Result<()> {
+        match self.data(node, true) {
+            Ok(fd) => node.state.lock().data = Some(fd),
+            Err(Errno::ACCESS | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a node that is about to lose its last known upper name stays reachable.
+    pub(super) fn pin(&self, node: &Node, object: &Object) -> Result<()> {
+        let open = match node.kind {
+            FileKind::Regular => self.descriptors.get(Key::Data(node.id.0)).map(|data| data.fd),
+            FileKind::Directory => self.descriptors.get(Key::UpperDir(node.id.0)).map(|dir| dir.fd),
+            _ => None,
+        };
+        let pinned = match open {
+            // A descriptor on the lower file that the node had before its copy-up does not count.
+            Some(fd) if Object::Own(fd.clone()).stat()?.ino == object.stat()?.ino => fd,
+            _ => self.descriptors.with_room(|| object.pin())?,
+        };
+        node.state.lock().pinned = Some(pinned);
+        Ok(())
+    }
+
+    /// Reads at `offset`; returns the number of bytes, less than asked for only at the end of the file.
+    pub fn read(&self, id: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let node = self.node(id)?;
+        let fd = self.data(&node, false)?;
+        data::read_at(fd.as_fd(), buffer, offset)
+    }
+
+    /// Writes at `offset`; returns the number of bytes, less than given only when the rest failed.
+    /// `drop_privileges` is whether the write takes set-id bits and capabilities away.
+    pub fn write(
+        &self,
+        id: NodeId,
+        offset: u64,
+        bytes: &[u8],
+        drop_privileges: bool,
+    ) -> Result<usize> {
+        let node = self.node(id)?;
+        self.copy_up(&node, u64::MAX)?;
+        let fd = self.data(&node, true)?;
+        let written = data::write_at(fd.as_fd(), bytes, offset)?;
+        if drop_privileges {
+            self.drop_privileges(&node)?;
+        }
+        Ok(written)
+    }
+
+    /// Allocates, punches or moves space of a file (fallocate(2)).
+    pub fn allocate(&self, id: NodeId, mode: Allocate, offset: u64, length: u64) -> Result<()> {
+        let node = self.node(id)?;
+        self.copy_up(&node, u64::MAX)?;
+        let fd = self.data(&node, true)?;
+        rustix::fs::fallocate(fd, FallocateFlags::from_bits_retain(mode.0), offset, length)
+    }
+
+    /// Finds data or a hole in a file.
+    ///
+    /// # Errors
+    /// `ENXIO` behind the end of the file.
+    pub fn seek(&self, id: NodeId, to: SeekTo) -> Result<u64> {
+        let node = self.node(id)?;
+        let fd = self.data(&node, false)?;
+        let to = match to {
+            SeekTo::Data(offset) => SeekFrom::Data(offset),
+            SeekTo::Hole(offset) => SeekFrom::Hole(offset),
+        };
+        rustix::fs::seek(fd, to)
+    }
+
+    /// Copies between two files; returns the number of bytes (copy_file_range(2)).
+    pub fn copy_range(
+        &self,
+        source: NodeId,
+        mut source_offset: u64,
+        target: NodeId,
+        mut target_offset: u64,
+        length: usize,
+    ) -> Result<usize> {
+        let source = self.node(source)?;
+        let target = self.node(target)?;
+        self.copy_up(&target, u64::MAX)?;
+        let to = self.data(&target, true)?;
+        let from = self.data(&source, false)?;
+        let (from_at, to_at) = (Some(&mut source_offset), Some(&mut target_offset));
+        rustix::fs::copy_file_range(from, from_at, to, to_at, length)
+    }
+
+    /// Makes a file or directory survive a crash of the machine; `data_only` is whether attributes that
+    /// do not matter for reading it may be left out. Nothing happens on a volatile mount.
+    pub fn sync(&self, id: NodeId, data_only: bool) -> Result<()> {
+        let node = self.node(id)?;
+        let Some(upper) = &self.upper else { return Ok(()) };
+        if upper.volatile || !node.is_upper() {
+            return Ok(());
+        }
+        match node.kind {
+            FileKind::Regular => {
+                let fd = match self.data(&node, true) {
+                    Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => self.data(&node, false)?,
+                    result => result?,
+                };
+                if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
+            }
+            FileKind::Directory => {
+                let dir = self.upper_dir(&node)?;
+                rustix::fs::fsync(open::reopen_directory(dir.as_fd())?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Space and limits of the filesystem that new data goes to.
+    pub fn stat_fs(&self) -> Result<FilesystemStat> {
+        let stat = match &self.upper {
+            Some(upper) => rustix::fs::fstatvfs(&upper.root)?,
+            None => self.lowers.stat_fs()?,
+        };
+        Ok(FilesystemStat {
+            blocks: stat.f_blocks,
+            free: stat.f_bfree,
+            available: stat.f_bavail,
+            files: stat.f_files,
+            free_files: stat.f_ffree,
+            block_size: stat.f_bsize as u32,
+            fragment_size: stat.f_frsize as u32,
+            longest_name: stat.f_namemax.min(255) as u32,
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! From a name to a node.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::directory::{Contents, Directory};
+use super::name_table::NameEntry;
+use super::node::{NameRef, Node, NodeId, Place};
+use super::node_table::Key;
+use super::{Entry, Overlay};
+use crate::layer::{LowerPlace, inode_mark};
+use crate::sys::{Errno, Object, Result, Stat};
+
+/// What there is to know about an object before it has a node.
+pub(super) struct Found {
+    pub stat: Stat,
+    pub place: Place,
+    pub ino: u64,
+    pub link_bias: i32,
+    /// The inodes that it can be known by; none for what has one name only.
+    pub keys: Vec<Key>,
+}
+
+impl Overlay {
+    /// Looks `name` up in the directory `parent`. A node that is found has one more reference.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ENAMETOOLONG`; whatever keeps a layer from being read. Absence is no error.
+    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Option<Entry>> {
+        if name.len() > 255 {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let parent = self.node(parent)?;
+        let contents = self.contents(&parent)?;
+        let Some(entry) = contents.names.visible(name) else { return Ok(None) };
+        match self.enter(&parent, &contents, entry) {
+            Ok((node, attr)) => Ok(Some(Entry { node: node.id, attr })),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The node for a name in `parent`, with one more reference, and its attributes.
+    pub(super) fn enter(
+        &self,
+        parent: &Arc<Node>,
+        contents: &Contents,
+        entry: &NameEntry,
+    ) -> Result<(Arc<Node>, super::Attr)> {
+        let name = NameRef {
+            parent: parent.clone(),
+            name: entry.name.clone(),
+            in_upper: entry.layer.is_upper(),
+        };
+        if let Some(node) = self.nodes.acquire(&entry.node, &name) {
+            let attr = self.node_attr(&node).inspect_err(|_| self.forget(node.id, 1))?;
+            return Ok((node, attr));
+        }
+        let found = self.find(parent, contents, entry)?;
+        let number = found.ino;
+        let directory = found
+            .stat
+            .kind()
+            .is_dir()
+            .then(|| Directory::unread(contents.lower_dirs_of(entry), contents.stack.clone()));
+        let node = self.nodes.intern(&entry.node, name, &found.keys, number, |id| {
+            let kind = found.stat.kind();
+            let node = Node::new(id, kind, number, found.place, directory);
+            node.state.lock().link_bias = found.link_bias;
+            node
+        });
+        // A node that was known by its inode may be somewhere else by now than what was just found.
+        let attr = match found.keys.is_empty() {
+            true => self.shown(&node, found.stat),
+            false => self.node_attr(&node),
+        };
+        let attr = attr.inspect_err(|_| self.forget(node.id, 1))?;
+        Ok((node, attr))
+    }
+
+    fn find(&self, parent: &Node, contents: &Contents, entry: &NameEntry) -> Result<Found> {
+        if entry.layer.is_upper() {
+            let object = Object::Child(self.upper_dir(parent)?, entry.name.clone());
+            return self.find_upper(object, Place::Upper, contents.impure);
+        }
+        let dir = contents.lower_dir(entry.layer).ok_or(Errno::IO)?;
+        let place = match entry.kind.is_dir() {
+            true => LowerPlace::Dir(dir.child(entry.name.clone())),
+            false => LowerPlace::Child(dir.clone(), entry.name.clone()),
+        };
+        self.find_lower(place)
+    }
+
+    /// An object of the upper layer; `impure` is whether it may carry a number of its own.
+    pub(super) fn find_upper(&self, object: Object, place: Place, impure: bool) -> Result<Found> {
+        let stat = self.upper_stat(&object)?;
+        let linked = !stat.kind().is_dir() && stat.nlink > 1;
+        let number = match impure || linked {
+            true => inode_mark::read(&object)?,
+            false => None,
+        };
+        let link_bias = if linked { self.upper_link_bias(&object, &stat)? } else { 0 };
+        Ok(Found {
+            ino: number.unwrap_or_else(|| self.numbers.number(stat.dev, stat.ino)),
+            place,
+            link_bias,
+            keys: linked.then(|| super::hard_link::upper_key(&stat)).into_iter().collect(),
+            stat,
+        })
+    }
+
+    fn find_lower(&self, place: LowerPlace) -> Result<Found> {
+        let stat = self.lowers.stat(&place)?;
+        let mut found = Found {
+            ino: self.numbers.number(stat.dev, stat.ino),
+            place: Place::Lower(place.clone()),
+            link_bias: 0,
+            keys: Vec::new(),
+            stat,
+        };
+        if !stat.kind().is_dir() && stat.nlink > 1 {
+            let key = Key { layer: place.layer(), dev: stat.dev, ino: stat.ino };
+            self.resolve_lower_links(&place, &mut found)?;
+            found.keys.push(key);
+        }
+        Ok(found)
+    }
+}

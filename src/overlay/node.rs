@@ -1,0 +1,164 @@
+//! A node: one object of the union, whatever its names and whichever layer it lies in now.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::directory::Directory;
+use super::node_table::Key;
+use crate::layer::descriptors::Key as DescriptorKey;
+use crate::layer::{Descriptors, LowerPlace, Name};
+use crate::sys::FileKind;
+
+/// The identity of a node towards the callers; equal to its inode number wherever that is possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// The root directory.
+    pub const ROOT: Self = Self(1);
+}
+
+/// An object of the union.
+pub(super) struct Node {
+    pub id: NodeId,
+    pub kind: FileKind,
+    /// st_ino, constant over copy-up, rename and, where it can be stored, remount.
+    pub ino: u64,
+    /// References held by the caller; changed under the node table's lock only.
+    pub lookups: AtomicU64,
+    /// Names of other nodes in the table that are in this directory; changed like `lookups`.
+    pub children: AtomicU64,
+    /// Held during a copy-up of this node.
+    pub copy_up: Mutex<()>,
+    pub state: Mutex<NodeState>,
+    /// What is in the directory, of a directory.
+    pub dir: Option<RwLock<Directory>>,
+}
+
+/// What may change about a node.
+pub(super) struct NodeState {
+    pub place: Place,
+    /// The known names; empty for the root and for what has been deleted.
+    pub names: Vec<NameRef>,
+    /// Keeps an upper object reachable that has no known name.
+    pub pinned: Option<Arc<OwnedFd>>,
+    /// Keeps the data of a file open that could not be opened again (see `Overlay::pin_data`).
+    pub data: Option<Arc<OwnedFd>>,
+    /// Whether an upper file is known to hold its data itself, and not only attributes.
+    pub complete: bool,
+    /// What is added to the link count that the backing inode reports.
+    pub link_bias: i32,
+    /// The keys under which the node table finds this node by its backing inode.
+    pub keys: Vec<Key>,
+}
+
+/// Where a node's object lies.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// In the upper layer, under the names that are `in_upper`.
+    Upper,
+    /// In the upper layer, under this name in the index of hard links.
+    Indexed(Name),
+    /// In a lower layer.
+    Lower(LowerPlace),
+}
+
+/// One name of a node.
+#[derive(Clone)]
+pub(super) struct NameRef {
+    pub parent: Arc<Node>,
+    pub name: Name,
+    /// Whether the upper layer has the name, or only a lower one.
+    pub in_upper: bool,
+}
+
+impl NameRef {
+    pub fn is(&self, parent: &Node, name: &OsStr) -> bool {
+        self.parent.id == parent.id && &*self.name == name
+    }
+}
+
+impl Node {
+    pub fn new(
+        id: NodeId,
+        kind: FileKind,
+        ino: u64,
+        place: Place,
+        directory: Option<Directory>,
+    ) -> Self {
+        let state = NodeState {
+            place,
+            names: Vec::new(),
+            pinned: None,
+            data: None,
+            complete: false,
+            link_bias: 0,
+            keys: Vec::new(),
+        };
+        Self {
+            id,
+            kind,
+            ino,
+            lookups: AtomicU64::new(0),
+            children: AtomicU64::new(0),
+            copy_up: Mutex::new(()),
+            state: Mutex::new(state),
+            dir: directory.map(RwLock::new),
+        }
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.id == NodeId::ROOT
+    }
+
+    pub fn is_upper(&self) -> bool {
+        !matches!(self.state.lock().place, Place::Lower(_))
+    }
+
+    pub fn has_name(&self, parent: &Node, name: &OsStr) -> bool {
+        self.state.lock().names.iter().any(|known| known.is(parent, name))
+    }
+
+    /// Adds a name, unless it is known.
+    pub fn add_name(&self, added: NameRef) {
+        let mut state = self.state.lock();
+        if let Some(known) =
+            state.names.iter_mut().find(|known| known.is(&added.parent, &added.name))
+        {
+            known.in_upper = added.in_upper;
+            return;
+        }
+        added.parent.children.fetch_add(1, Ordering::Relaxed);
+        state.names.push(added);
+    }
+
+    /// Takes a name away.
+    pub fn remove_name(&self, parent: &Node, name: &OsStr) {
+        let mut state = self.state.lock();
+        if let Some(at) = state.names.iter().position(|known| known.is(parent, name)) {
+            let removed = state.names.swap_remove(at);
+            removed.parent.children.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The directory that this one is in (itself for the root); `None` for a deleted one.
+    pub fn parent(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if self.is_root() {
+            return Some(self.clone());
+        }
+        self.state.lock().names.first().map(|name| name.parent.clone())
+    }
+
+    /// Closes the descriptors that are kept for this node.
+    pub fn close(&self, descriptors: &Descriptors) {
+        if self.kind == FileKind::Regular {
+            descriptors.remove(DescriptorKey::Data(self.id.0));
+        } else if self.kind.is_dir() {
+            descriptors.remove(DescriptorKey::UpperDir(self.id.0));
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Opening a union: from paths to layers, with every refusal that can be given before anything is mounted.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use rustix::fs::FlockOperation;
+
+use super::directory::Directory;
+use super::inode_number::InodeNumbers;
+use super::node::{Node, NodeId, Place};
+use super::node_table::NodeTable;
+use super::{Caller, Ids, Overlay};
+use crate::layer::lower::{DirLayer, Layer};
+use crate::layer::stat_override::StatOverride;
+use crate::layer::upper::UpperParts;
+use crate::layer::{Descriptors, LowerPlace, Lowers, Upper};
+use crate::sys::{Errno, FileKind, Object, open, stat::stat_fd};
+
+/// What rename(2) does with a directory that has parts in lower layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectPolicy {
+    /// Copies all of it up first: the layer can be read by everything.
+    #[default]
+    Copy,
+    /// Copies the directory itself up, with a redirect to the lower parts (the kernel's
+    /// `redirect_dir=on`).
+    Redirect,
+    /// Fails with `EXDEV`, so that programs copy by themselves.
+    Refuse,
+}
+
+/// The writable layer.
+#[derive(Clone, Debug)]
+pub struct UpperDirs {
+    /// The layer.
+    pub upper: PathBuf,
+    /// The work directory, on the same filesystem.
+    pub work: PathBuf,
+}
+
+/// What a union is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The read-only layers, top first.
+    pub lower: Vec<PathBuf>,
+    /// Layers that only hold the data of metacopy files.
+    pub data_only: Vec<PathBuf>,
+    /// The writable layer; without one, nothing can be changed.
+    pub upper: Option<UpperDirs>,
+    /// Whether nothing needs to survive a crash of the machine.
+    pub volatile: bool,
+    /// How directories with lower parts are renamed.
+    pub redirect: RedirectPolicy,
+    /// Whether a layer that has redirects is refused.
+    pub refuse_redirects: bool,
+    /// Whether to write marks as `user.overlay.` attributes only.
+    pub user_xattr: bool,
+    /// Whether to write `.wh.` files even where whiteout devices are possible.
+    pub force_dot_whiteouts: bool,
+    /// The form in which owners, modes and devices are stored in attributes of a new upper layer.
+    pub store_attributes: Option<StatOverride>,
+    /// The translation of owners.
+    pub ids: Ids,
+    /// Whether inode numbers are cut to 32 bits.
+    pub ino32: bool,
+}
+
+/// Why a union cannot be opened: one line that says what to do.
+#[derive(Debug)]
+pub struct OpenError(String);
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// How long a layer's previous mount may take to go: its process still ends when the next starts.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Descriptors that are left for everything but the cache.
+const RESERVED_DESCRIPTORS: usize = 64;
+const LARGEST_CACHE: usize = 16384;
+const SMALLEST_CACHE: usize = 32;
+
+impl Overlay {
+    /// Opens the layers of a union. All layer roots are open afterwards, and are never looked up by path
+    /// again.
+    pub fn open(config: &Config) -> Result<Self, OpenError> {
+        let descriptors = Arc::new(Descriptors::new(descriptor_budget(config)?));
+        if config.lower.is_empty() {
+            return Err(OpenError("lowerdir: at least one lower layer is needed".into()));
+        }
+        if let Err(error) = open::directory(Path::new("/proc/self/fd")) {
+            return Err(OpenError(format!("/proc/self/fd: {error}; mount /proc first")));
+        }
+        let upper = match &config.upper {
+            Some(dirs) => {
+                check_overlap(config, dirs)?;
+                Some(open_upper(config, dirs)?)
+            }
+            None => None,
+        };
+        let all = config.lower.iter().chain(&config.data_only);
+        let layers = all.map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
+        let lowers = Lowers::new(layers, config.lower.len(), descriptors.clone());
+        let numbers = InodeNumbers::new(config.ino32);
+        let root = open_root(upper.as_ref(), &lowers, &numbers)
+            .map_err(|error| OpenError(format!("cannot read the root of the union: {error}")))?;
+        Ok(Self {
+            nodes: NodeTable::new(root.clone()),
+            lowers,
+            upper,
+            root,
+            descriptors,
+            numbers,
+            ids: config.ids.clone(),
+            redirect: config.redirect,
+            refuse_redirects: config.refuse_redirects,
+            own: Caller {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+            },
+            rename_lock: RwLock::new(()),
+        })
+    }
+
+    /// Whether nothing can be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.upper.is_none()
+    }
+
+    /// The root directory's permissions and type, for mount(2).
+    pub fn root_mode(&self) -> u32 {
+        self.node_attr(&self.root).map_or(FileKind::Directory.mode_bits() | 0o755, |attr| attr.mode)
+    }
+}
+
+fn descriptor_budget(config: &Config) -> Result<usize, OpenError> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(LARGEST_CACHE, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let fixed = config.lower.len() + config.data_only.len() + RESERVED_DESCRIPTORS;
+    if limit < fixed + SMALLEST_CACHE {
+        return Err(OpenError(format!(
+            "lowerdir: {} layers need a limit of at least {} open files, this process has {limit}; \
+             raise it with ulimit -n",
+            config.lower.len(),
+            fixed + SMALLEST_CACHE
+        )));
+    }
+    Ok((limit - fixed).min(LARGEST_CACHE))
+}
+
+fn open_dir(option: &str, path: &Path) -> Result<OwnedFd, OpenError> {
+    open::directory(path).map_err(|error| refusal(option, path, error))
+}
+
+fn refusal(option: &str, path: &Path, error: Errno) -> OpenError {
+    let path = path.display();
+    OpenError(match error {
+        Errno::NOENT => format!("{option}: {path} does not exist; create it or correct the path"),
+        Errno::NOTDIR => format!("{option}: {path} is not a directory"),
+        Errno::ACCESS | Errno::PERM => format!("{option}: no permission to use {path}"),
+        error => format!("{option}: cannot open {path}: {error}"),
+    })
+}
+
+fn open_lower(path: &Path) -> Result<Layer, OpenError> {
+    let plain = open_dir("lowerdir", path)?;
+    let private = crate::sys::mount::private_clone(plain.as_fd(), true)
+        .map_err(|error| refusal("lowerdir", path, error))?;
+    let is_private = private.is_some();
+    let root = Arc::new(private.unwrap_or(plain));
+    let overriding = StatOverride::detect(&Object::Own(root.clone()))
+        .map_err(|error| refusal("lowerdir", path, error))?;
+    Ok(Layer::Dir(DirLayer { root, private: is_private, overriding, path: path.to_owned() }))
+}
+
+fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
+    let UpperDirs { upper, work } = dirs;
+    let read = |option, path: &Path| {
+        open::directory_for_reading(path).map_err(|error| refusal(option, path, error))
+    };
+    let upper_lock = read("upperdir", upper)?;
+    let work_lock = read("workdir", work)?;
+    check_same_filesystem(dirs, &upper_lock, &work_lock)?;
+    lock("upperdir", upper, &upper_lock)?;
+    lock("workdir", work, &work_lock)?;
+    if !config.volatile && is_incompatible(&work_lock) {
+        return Err(OpenError(format!(
+            "workdir: {} was used by a volatile mount that may have lost data; check the layer and \
+             remove work/incompat/volatile in it, or mount with volatile",
+            work.display()
+        )));
+    }
+    let (upper_root, work_root) = open_private_pair(dirs)?;
+    let failed = |error| OpenError(format!("workdir: cannot prepare {}: {error}", work.display()));
+    if let Some(form) = config.store_attributes {
+        seed_root(form, &upper_root).map_err(failed)?;
+    }
+    Upper::open(UpperParts {
+        root: upper_root,
+        work: work_root,
+        volatile: config.volatile,
+        user_xattr: config.user_xattr,
+        force_dot_files: config.force_dot_whiteouts,
+        locks: [upper_lock, work_lock],
+    })
+    .map_err(|error| match error {
+        Errno::ROFS => OpenError(format!("upperdir: {} is read-only", upper.display())),
+        Errno::ACCESS | Errno::PERM => refusal("workdir", work, error),
+        error => failed(error),
+    })
+}
+
+/// Makes the root of a new upper layer say in which form attributes are stored.
+fn seed_root(form: StatOverride, root: &Arc<OwnedFd>) -> Result<(), Errno> {
+    let object = Object::Own(root.clone());
+    if object.xattr(form.name())?.is_some() {
+        return Ok(());
+    }
+    let stat = object.stat()?;
+    form.store(&object, &super::attr::overridden(&stat, stat.permissions()))
+}
+
+/// The upper and work directory in one private view of their common ancestor: without what is mounted
+/// below, and on one mount, so that renames between them work.
+fn open_private_pair(dirs: &UpperDirs) -> Result<(Arc<OwnedFd>, Arc<OwnedFd>), OpenError> {
+    let upper = canonical("upperdir", &dirs.upper)?;
+    let work = canonical("workdir", &dirs.work)?;
+    let common: PathBuf = upper
+        .components()
+        .zip(work.components())
+        .take_while(|(one, other)| one == other)
+        .map(|(component, _)| component)
+        .collect();
+    let plain = (open_dir("upperdir", &upper)?, open_dir("workdir", &work)?);
+    let private = open_dir("upperdir", &common).ok().and_then(|base| {
+        let base = crate::sys::mount::private_clone(base.as_fd(), false).ok()??;
+        let below = |path: &Path| {
+            let inside = path.strip_prefix(&common).ok()?.to_owned();
+            let names = inside.iter();
+            open::descend(base.as_fd(), names, false).ok()
+        };
+        Some((below(&upper)?, below(&work)?))
+    });
+    let same = |one: &OwnedFd, other: &OwnedFd| {
+        let key = |fd: &OwnedFd| stat_fd(fd.as_fd()).map(|stat| (stat.dev, stat.ino));
+        key(one).is_ok() && key(one) == key(other)
+    };
+    // A mount between the ancestor and the directories hides them in the private view.
+    let pair = private.filter(|(upper, work)| same(upper, &plain.0) && same(work, &plain.1));
+    let (upper, work) = pair.unwrap_or(plain);
+    Ok((Arc::new(upper), Arc::new(work)))
+}
+
+fn canonical(option: &str, path: &Path) -> Result<PathBuf, OpenError> {
+    path.canonicalize()
+        .map_err(|error| refusal(option, path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+}
+
+fn check_same_filesystem(
+    dirs: &UpperDirs,
+    upper: &OwnedFd,
+    work: &OwnedFd,
+) -> Result<(), OpenError> {
+    let stat = |option, path: &Path, fd: &OwnedFd| {
+        stat_fd(fd.as_fd()).map_err(|error| refusal(option, path, error))
+    };
+    let one = stat("upperdir", &dirs.upper, upper)?;
+    let other = stat("workdir", &dirs.work, work)?;
+    let (upper, work) = (dirs.upper.display(), dirs.work.display());
+    if one.dev != other.dev {
+        return Err(OpenError(format!(
+            "workdir: {work} is on another filesystem than upperdir {upper}; put both on one"
+        )));
+    }
+    if one.ino == other.ino {
+        return Err(OpenError(format!(
+            "workdir: {work} is the same directory as upperdir {upper}"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses layers of which one is, or lies in, another that is written to.
+fn check_overlap(config: &Config, dirs: &UpperDirs) -> Result<(), OpenError> {
+    let upper = canonical("upperdir", &dirs.upper)?;
+    let work = canonical("workdir", &dirs.work)?;
+    let written = [("upperdir", &upper, &dirs.upper), ("workdir", &work, &dirs.work)];
+    if upper.starts_with(&work) || work.starts_with(&upper) {
+        return Err(OpenError(format!(
+            "workdir: {} and upperdir {} overlap; use two separate directories",
+            dirs.work.display(),
+            dirs.upper.display()
+        )));
+    }
+    for given in config.lower.iter().chain(&config.data_only) {
+        let lower = canonical("lowerdir", given)?;
+        for (option, path, shown) in written {
+            let nested = lower.starts_with(path) || path.starts_with(&lower);
+            if nested && on_one_filesystem(&lower, path) {
+                return Err(OpenError(format!(
+                    "lowerdir: {} and {option} {} overlap; a layer cannot lie in another",
+                    given.display(),
+                    shown.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn on_one_filesystem(one: &Path, other: &Path) -> bool {
+    let dev = |path| open::directory(path).and_then(|fd| stat_fd(fd.as_fd())).map(|stat| stat.dev);
+    matches!((dev(one), dev(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Takes a lock that no two mounts can have on one directory.
+fn lock(option: &str, path: &Path, dir: &OwnedFd) -> Result<(), OpenError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(OpenError(format!(
+                    "{option}: {} is in use by another live mount; unmount that first",
+                    path.display()
+                )));
+            }
+            // Filesystems without locks: nothing can be known there.
+            Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => return Ok(()),
+            Err(error) => return Err(refusal(option, path, error)),
+        }
+    }
+}
+
+/// Whether the kernel or a peer left its mark of a volatile mount (overlayfs.rst, "Volatile mount").
+fn is_incompatible(work: &OwnedFd) -> bool {
+    let path = ["work", "incompat", "volatile"].map(std::ffi::OsStr::new);
+    open::descend(work.as_fd(), path, true).is_ok()
+}
+
+fn open_root(
+    upper: Option<&Upper>,
+    lowers: &Lowers,
+    numbers: &InodeNumbers,
+) -> Result<Arc<Node>, Errno> {
+    let roots = lowers.roots();
+    let top = roots.first().ok_or(Errno::NOENT)?;
+    let top = LowerPlace::Dir(top.clone());
+    let (stat, place) = match upper {
+        Some(upper) => (stat_fd(upper.root.as_fd())?, Place::Upper),
+        None => (lowers.stat(&top)?, Place::Lower(top)),
+    };
+    let ino = numbers.number(stat.dev, stat.ino);
+    for root in roots {
+        // Filesystems are told apart by their order among the layers, the same at every mount.
+        numbers.number(lowers.stat(&LowerPlace::Dir(root.clone()))?.dev, 1);
+    }
+    let directory = Directory::unread(roots.to_vec(), Arc::from([]));
+    Ok(Arc::new(Node::new(NodeId::ROOT, FileKind::Directory, ino, place, Some(directory))))
+}

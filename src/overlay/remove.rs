@@ -1,0 +1,154 @@
+//! Deleting. What lower layers have is never copied up for it: a whiteout says that it is gone.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::directory::{Contents, directory};
+use super::node::{Node, NodeId};
+use super::{Overlay, Result};
+use crate::layer::Upper;
+use crate::sys::{Errno, Object};
+
+impl Overlay {
+    /// Deletes a name of anything but a directory.
+    ///
+    /// # Errors
+    /// `EISDIR`, `ENOENT`, `EROFS`.
+    pub fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        let upper = self.writable()?;
+        let parent = self.node(parent)?;
+        match self.contents(&parent)?.names.visible(name) {
+            None => return Err(Errno::NOENT),
+            Some(entry) if entry.kind.is_dir() => return Err(Errno::ISDIR),
+            Some(_) => {}
+        }
+        self.copy_up(&parent, 0)?;
+        let mut contents = self.contents_mut(&parent)?;
+        let node = self.enter_for_removal(&parent, &contents, name)?;
+        let removed = self.unlink_entered(upper, &parent, &mut contents, name, &node);
+        drop(contents);
+        self.forget(node.id, 1);
+        removed
+    }
+
+    fn unlink_entered(
+        &self,
+        upper: &Upper,
+        parent: &Arc<Node>,
+        contents: &mut Contents,
+        name: &OsStr,
+        node: &Arc<Node>,
+    ) -> Result<()> {
+        if node.kind.is_dir() {
+            return Err(Errno::ISDIR);
+        }
+        let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
+        let (in_upper, below) = (entry.layer.is_upper(), entry.below);
+        let dir = self.upper_dir(parent)?;
+        if in_upper {
+            self.pin_if_last(node, parent, name, &Object::Child(dir.clone(), entry.name.clone()))?;
+            upper.delete_file(dir.as_fd(), name, below)?;
+        } else {
+            upper.delete_lower(dir.as_fd(), name)?;
+        }
+        self.lose_name(parent, contents, name, node, in_upper)
+    }
+
+    /// Deletes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ENOTEMPTY`, `ENOENT`, `EROFS`.
+    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        let upper = self.writable()?;
+        let parent = self.node(parent)?;
+        match self.contents(&parent)?.names.visible(name) {
+            None => return Err(Errno::NOENT),
+            Some(entry) if !entry.kind.is_dir() => return Err(Errno::NOTDIR),
+            Some(_) => {}
+        }
+        self.copy_up(&parent, 0)?;
+        let mut contents = self.contents_mut(&parent)?;
+        let node = self.enter_for_removal(&parent, &contents, name)?;
+        let removed = self.rmdir_entered(upper, &parent, &mut contents, name, &node);
+        drop(contents);
+        self.forget(node.id, 1);
+        removed
+    }
+
+    fn rmdir_entered(
+        &self,
+        upper: &Upper,
+        parent: &Arc<Node>,
+        contents: &mut Contents,
+        name: &OsStr,
+        node: &Arc<Node>,
+    ) -> Result<()> {
+        directory(node)?;
+        let mut inner = self.contents_mut(node)?;
+        if !inner.names.is_empty() {
+            return Err(Errno::NOTEMPTY);
+        }
+        let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
+        let (in_upper, below) = (entry.layer.is_upper(), entry.below);
+        let dir = self.upper_dir(parent)?;
+        if in_upper {
+            self.pin(node, &Object::Own(self.upper_dir(node)?))?;
+            upper.delete_dir(dir.as_fd(), name, below)?;
+        } else {
+            upper.delete_lower(dir.as_fd(), name)?;
+        }
+        inner.delete();
+        drop(inner);
+        self.lose_name(parent, contents, name, node, in_upper)
+    }
+
+    /// The node of a name that is about to be deleted, with one more reference.
+    pub(super) fn enter_for_removal(
+        &self,
+        parent: &Arc<Node>,
+        contents: &Contents,
+        name: &OsStr,
+    ) -> Result<Arc<Node>> {
+        let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
+        Ok(self.enter(parent, contents, entry)?.0)
+    }
+
+    /// Keeps a node reachable whose upper name, found at `object`, is about to go, if it is the last one
+    /// that is known.
+    pub(super) fn pin_if_last(
+        &self,
+        node: &Node,
+        parent: &Node,
+        name: &OsStr,
+        object: &Object,
+    ) -> Result<()> {
+        let reachable = {
+            let state = node.state.lock();
+            matches!(state.place, super::node::Place::Indexed(_))
+                || state.names.iter().any(|known| known.in_upper && !known.is(parent, name))
+        };
+        if reachable { Ok(()) } else { self.pin(node, object) }
+    }
+
+    /// Notes everywhere that `node` has lost a name. `in_upper` is whether the name was an upper one, so
+    /// that the inode's own link count knows.
+    pub(super) fn lose_name(
+        &self,
+        parent: &Arc<Node>,
+        contents: &mut Contents,
+        name: &OsStr,
+        node: &Arc<Node>,
+        in_upper: bool,
+    ) -> Result<()> {
+        contents.names.remove(name);
+        node.remove_name(parent, name);
+        if node.kind.is_dir() {
+            return Ok(());
+        }
+        if !in_upper {
+            self.count_deleted_lower_name(node)?;
+        }
+        self.drop_unused_index(node)
+    }
+}

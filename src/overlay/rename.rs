@@ -1,0 +1,425 @@
+//! Renaming: files, and directories that are upper, lower or merged.
+//!
+//! Whatever moves is brought completely into the upper layer first, where that does not change what
+//! anybody sees; the rename itself is then one step on disk.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::MappedRwLockWriteGuard;
+
+use super::directory::{Contents, directory};
+use super::name_table::NameEntry;
+use super::node::{NameRef, Node, NodeId};
+use super::{Overlay, RedirectPolicy};
+use crate::layer::upper::Spot;
+use crate::layer::{Name, Redirect, Upper};
+use crate::sys::{Errno, Object, Result, fault};
+
+/// How renameat2(2) is to rename.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RenameFlags {
+    /// Fail when the new name exists.
+    pub no_replace: bool,
+    /// Exchange the two names, which must both exist.
+    pub exchange: bool,
+}
+
+/// A name in a directory, as an argument.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    dir: &'a Arc<Node>,
+    name: &'a OsStr,
+}
+
+/// The locked contents of the two directories, or of the one.
+struct Locked<'n> {
+    from: MappedRwLockWriteGuard<'n, Contents>,
+    to: Option<MappedRwLockWriteGuard<'n, Contents>>,
+}
+
+impl Locked<'_> {
+    fn from(&mut self) -> &mut Contents {
+        &mut self.from
+    }
+
+    fn to(&mut self) -> &mut Contents {
+        self.to.as_deref_mut().unwrap_or(&mut self.from)
+    }
+}
+
+impl Overlay {
+    /// Renames `name` in `parent` to `new_name` in `new_parent`.
+    ///
+    /// # Errors
+    /// As renameat2(2); `EXDEV` for a directory with lower parts where `redirect_dir=off` forbids it.
+    pub fn rename(
+        &self,
+        parent: NodeId,
+        name: &OsStr,
+        new_parent: NodeId,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let upper = self.writable()?;
+        let parent = self.node(parent)?;
+        let new_parent = self.node(new_parent)?;
+        upper.check_name(new_name)?;
+        let (from, to) = (At { dir: &parent, name }, At { dir: &new_parent, name: new_name });
+        let source = self.enter_at(from)?.ok_or(Errno::NOENT)?;
+        let target = match self.enter_at(to) {
+            Ok(target) => target,
+            Err(error) => {
+                self.forget(source.id, 1);
+                return Err(error);
+            }
+        };
+        let renamed = self.rename_entered(upper, from, to, &source, target.as_ref(), flags);
+        for node in target.iter().chain([&source]) {
+            self.forget(node.id, 1);
+        }
+        renamed
+    }
+
+    /// The node of a name, with one more reference, if it exists.
+    fn enter_at(&self, at: At<'_>) -> Result<Option<Arc<Node>>> {
+        let contents = self.contents(at.dir)?;
+        match contents.names.visible(at.name) {
+            Some(entry) => Ok(Some(self.enter(at.dir, &contents, entry)?.0)),
+            None => Ok(None),
+        }
+    }
+
+    fn rename_entered(
+        &self,
+        upper: &Upper,
+        from: At<'_>,
+        to: At<'_>,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        if self.is_settled(source, target, flags)? {
+            return Ok(());
+        }
+        self.copy_up(from.dir, 0)?;
+        self.copy_up(to.dir, 0)?;
+        self.bring_up(source)?;
+        if let (true, Some(target)) = (flags.exchange, target) {
+            self.bring_up(target)?;
+        }
+        fault::point("rename.prepared");
+        let mut locked = self.lock_both(from.dir, to.dir)?;
+        // The kernel serialises what changes a directory; a name that moved anyway is a lost race.
+        let unchanged = source.has_name(from.dir, from.name)
+            && target.is_none_or(|target| target.has_name(to.dir, to.name))
+            && locked.to().names.visible(to.name).is_some() == target.is_some();
+        if !unchanged || locked.to().gone {
+            return Err(Errno::NOENT);
+        }
+        match (flags.exchange, target) {
+            (true, Some(target)) => self.exchange(upper, from, to, source, target, &mut locked),
+            _ => self.replace(upper, from, to, source, target, &mut locked),
+        }
+    }
+
+    /// Checks what can be said before anything is touched; true when there is nothing to do.
+    fn is_settled(
+        &self,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+        flags: RenameFlags,
+    ) -> Result<bool> {
+        let Some(target) = target else {
+            return if flags.exchange { Err(Errno::NOENT) } else { Ok(false) };
+        };
+        if flags.no_replace {
+            return Err(Errno::EXIST);
+        }
+        if Arc::ptr_eq(source, target) {
+            // Two names of one file: POSIX wants this to do nothing.
+            return Ok(true);
+        }
+        if flags.exchange {
+            return Ok(false);
+        }
+        match (source.kind.is_dir(), target.kind.is_dir()) {
+            (true, false) => Err(Errno::NOTDIR),
+            (false, true) => Err(Errno::ISDIR),
+            (true, true) if !self.contents(target)?.names.is_empty() => Err(Errno::NOTEMPTY),
+            _ => Ok(false),
+        }
+    }
+
+    /// Brings what is to move into the upper layer, in a form in which it can move.
+    fn bring_up(&self, node: &Arc<Node>) -> Result<()> {
+        if !node.kind.is_dir() {
+            return self.copy_up(node, u64::MAX);
+        }
+        if self.contents(node)?.stack.is_empty() {
+            return Ok(());
+        }
+        match self.redirect {
+            RedirectPolicy::Refuse => Err(Errno::XDEV),
+            RedirectPolicy::Redirect => self.set_redirect(node),
+            RedirectPolicy::Copy => self.copy_up_tree(node),
+        }
+    }
+
+    /// Writes down where the lower part of a directory is, so that it can be called anything.
+    fn set_redirect(&self, node: &Arc<Node>) -> Result<()> {
+        self.copy_up(node, 0)?;
+        let path = match self.contents(node)?.stack.first() {
+            Some(top) => top.names(),
+            None => return Ok(()),
+        };
+        let upper = self.writable()?;
+        let object = self.upper_object(node)?;
+        match upper.namespaces.set_redirect(&object, &Redirect::Absolute(path)) {
+            Err(Errno::OPNOTSUPP | Errno::PERM) => Err(Errno::XDEV),
+            result => result,
+        }
+    }
+
+    /// Brings a directory with all that is in it into the upper layer and makes it opaque there. Every
+    /// step leaves what anybody sees as it was.
+    fn copy_up_tree(&self, top: &Arc<Node>) -> Result<()> {
+        let mut entered = Vec::new();
+        let copied = self.copy_up_descendants(top, &mut entered);
+        // Deepest first: a directory is cut off from below when all that it shows is in the upper.
+        let cut = copied.and_then(|()| {
+            let dirs = entered.iter().rev().filter(|node| node.kind.is_dir()).chain([top]);
+            dirs.into_iter().try_for_each(|dir| self.cut_off(dir))
+        });
+        for node in entered {
+            self.forget(node.id, 1);
+        }
+        cut
+    }
+
+    /// Copies up `top` and everything under it; `entered` gets a reference on each, parents first.
+    fn copy_up_descendants(&self, top: &Arc<Node>, entered: &mut Vec<Arc<Node>>) -> Result<()> {
+        self.copy_up(top, 0)?;
+        let mut unread = vec![top.clone()];
+        while let Some(dir) = unread.pop() {
+            let names: Vec<Name> = {
+                let contents = self.contents(&dir)?;
+                contents.names.after(0).map(|(_, entry)| entry.name.clone()).collect()
+            };
+            for name in names {
+                let Some(child) = self.enter_at(At { dir: &dir, name: &name })? else { continue };
+                entered.push(child.clone());
+                if child.kind.is_dir() {
+                    self.copy_up(&child, 0)?;
+                    unread.push(child);
+                } else {
+                    self.copy_up_name(&dir, &name, &child)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that this very name of a file is in the upper layer, also when the file is there
+    /// already under another.
+    fn copy_up_name(&self, dir: &Arc<Node>, name: &Name, node: &Arc<Node>) -> Result<()> {
+        self.copy_up(node, u64::MAX)?;
+        let mut contents = self.contents_mut(dir)?;
+        let Some(entry) = contents.names.get_mut(name) else { return Ok(()) };
+        if entry.layer.is_upper() {
+            return Ok(());
+        }
+        let object = self.upper_object(node)?;
+        let parent = self.upper_dir(dir)?;
+        crate::layer::workdir::link(&object, parent.as_fd(), name)?;
+        entry.layer = crate::layer::LayerIndex::UPPER;
+        entry.ino = object.stat()?.ino;
+        node.add_name(NameRef { parent: dir.clone(), name: name.clone(), in_upper: true });
+        self.count_deleted_lower_name(node)
+    }
+
+    /// Makes an upper directory opaque whose visible contents are all in the upper layer.
+    fn cut_off(&self, node: &Arc<Node>) -> Result<()> {
+        let upper = self.writable()?;
+        drop(self.contents(node)?);
+        let mut guard = directory(node)?.write();
+        let object = Object::Own(self.upper_dir(node)?);
+        upper.set_opaque(&object)?;
+        if let (Some(contents), Object::Own(fd)) = (guard.contents(), &object) {
+            upper.remove_whiteouts(fd.as_fd(), contents.names.whiteouts())?;
+        }
+        guard.detach_from_lower();
+        Ok(())
+    }
+
+    fn lock_both<'n>(&self, from: &'n Arc<Node>, to: &'n Arc<Node>) -> Result<Locked<'n>> {
+        if Arc::ptr_eq(from, to) {
+            return Ok(Locked { from: self.contents_mut(from)?, to: None });
+        }
+        if comes_first(to, from) {
+            let to = self.contents_mut(to)?;
+            return Ok(Locked { from: self.contents_mut(from)?, to: Some(to) });
+        }
+        let from = self.contents_mut(from)?;
+        Ok(Locked { from, to: Some(self.contents_mut(to)?) })
+    }
+
+    fn replace(
+        &self,
+        upper: &Upper,
+        from: At<'_>,
+        to: At<'_>,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+        locked: &mut Locked<'_>,
+    ) -> Result<()> {
+        let from_dir = self.upper_dir(from.dir)?;
+        let to_dir = self.upper_dir(to.dir)?;
+        let leaving = spot(from_dir.as_fd(), from.name, locked.from().names.get(from.name));
+        let arriving = spot(to_dir.as_fd(), to.name, locked.to().names.get(to.name));
+        if let Some(target) = target {
+            self.make_way(upper, to, target, &arriving)?;
+        }
+        self.prepare_arrival(upper, source, &arriving, locked.to(), &to_dir)?;
+        {
+            let _names = source.kind.is_dir().then(|| self.rename_lock.write());
+            upper.rename(leaving, arriving, source.kind)?;
+            fault::point("rename.published");
+            let ino = locked.from().names.get(from.name).map_or(0, |entry| entry.ino);
+            if let Some(target) = target {
+                if let (Some(dir), true) = (&target.dir, target.kind.is_dir())
+                    && let Some(contents) = dir.write().contents()
+                {
+                    contents.delete();
+                }
+                self.lose_name(to.dir, locked.to(), to.name, target, arriving.occupied)?;
+            }
+            locked.from().names.remove(from.name);
+            arrive(locked.to(), from, to, source, ino);
+        }
+        Ok(())
+    }
+
+    /// Empties the place that is to be taken: the node there stays reachable for those who have it open,
+    /// and a directory loses its whiteouts.
+    fn make_way(
+        &self,
+        upper: &Upper,
+        at: At<'_>,
+        target: &Arc<Node>,
+        arriving: &Spot<'_>,
+    ) -> Result<()> {
+        if !arriving.occupied {
+            return Ok(());
+        }
+        if !target.kind.is_dir() {
+            let dir = self.upper_dir(at.dir)?;
+            return self.pin_if_last(target, at.dir, at.name, &Object::Child(dir, at.name.into()));
+        }
+        let object = Object::Own(self.upper_dir(target)?);
+        if self.contents(target)?.names.whiteouts().next().is_some() {
+            let staged = upper.work.stage_dir(0o700)?;
+            upper.set_opaque(&staged.object())?;
+            upper.replace_dir(staged, arriving.dir, arriving.name)?;
+            fault::point("rename.target-cleared");
+        }
+        self.pin(target, &object)
+    }
+
+    /// What has to be true on disk before `source` arrives.
+    fn prepare_arrival(
+        &self,
+        upper: &Upper,
+        source: &Node,
+        arriving: &Spot<'_>,
+        contents: &mut Contents,
+        dir: &Arc<std::os::fd::OwnedFd>,
+    ) -> Result<()> {
+        let object = self.upper_object(source)?;
+        if source.kind.is_dir() {
+            if arriving.covers && self.contents(source)?.stack.is_empty() {
+                upper.set_opaque(&object)?;
+                fault::point("rename.opaque-set");
+            }
+        } else {
+            upper.prepare_name(&object, source.kind, arriving.name)?;
+        }
+        let stat = self.upper_stat(&object)?;
+        if source.ino != self.numbers.number(stat.dev, stat.ino) {
+            self.mark_impure(upper, contents, dir)?;
+        }
+        Ok(())
+    }
+
+    fn exchange(
+        &self,
+        upper: &Upper,
+        from: At<'_>,
+        to: At<'_>,
+        source: &Arc<Node>,
+        target: &Arc<Node>,
+        locked: &mut Locked<'_>,
+    ) -> Result<()> {
+        let from_dir = self.upper_dir(from.dir)?;
+        let to_dir = self.upper_dir(to.dir)?;
+        let one = spot(from_dir.as_fd(), from.name, locked.from().names.get(from.name));
+        let other = spot(to_dir.as_fd(), to.name, locked.to().names.get(to.name));
+        self.prepare_arrival(upper, source, &other, locked.to(), &to_dir)?;
+        self.prepare_arrival(upper, target, &one, locked.from(), &from_dir)?;
+        let _names = self.rename_lock.write();
+        upper.exchange(one, other)?;
+        fault::point("rename.exchanged");
+        let ino = |entry: Option<&NameEntry>| entry.map_or(0, |entry| entry.ino);
+        let source_ino = ino(locked.from().names.get(from.name));
+        let target_ino = ino(locked.to().names.get(to.name));
+        arrive(locked.to(), from, to, source, source_ino);
+        arrive(locked.from(), to, from, target, target_ino);
+        Ok(())
+    }
+}
+
+/// Enters `node` under its new name, and takes the old one from it.
+fn arrive(contents: &mut Contents, from: At<'_>, to: At<'_>, node: &Arc<Node>, ino: u64) {
+    let name = Name::from(to.name);
+    let entry = contents.names.insert_upper(name.clone(), node.kind, ino);
+    entry.node.store(node.id.0, Ordering::Relaxed);
+    node.add_name(NameRef { parent: to.dir.clone(), name, in_upper: true });
+    node.remove_name(from.dir, from.name);
+}
+
+/// Whether `one` is locked before `other`: an ancestor before its descendants, else by id.
+fn comes_first(one: &Arc<Node>, other: &Arc<Node>) -> bool {
+    is_ancestor(one, other) || (!is_ancestor(other, one) && one.id < other.id)
+}
+
+fn is_ancestor(one: &Arc<Node>, other: &Arc<Node>) -> bool {
+    let mut at = other.clone();
+    loop {
+        if Arc::ptr_eq(&at, one) {
+            return true;
+        }
+        if at.is_root() {
+            return false;
+        }
+        match at.parent() {
+            Some(parent) => at = parent,
+            None => return false,
+        }
+    }
+}
+
+fn spot<'a>(
+    dir: std::os::fd::BorrowedFd<'a>,
+    name: &'a OsStr,
+    entry: Option<&NameEntry>,
+) -> Spot<'a> {
+    Spot {
+        dir,
+        name,
+        covers: entry.is_some_and(|entry| entry.below),
+        whiteout: entry.is_some_and(|entry| entry.whiteout),
+        occupied: entry.is_some_and(|entry| entry.visible && entry.layer.is_upper()),
+    }
+}

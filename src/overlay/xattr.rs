@@ -1,0 +1,96 @@
+//! Extended attributes as the mount shows them.
+
+use std::ffi::OsStr;
+
+use rustix::fs::XattrFlags;
+
+use super::attr::Located;
+use super::node::NodeId;
+use super::{Overlay, Result};
+use crate::layer::{stat_override::StatOverride, xattr_names};
+use crate::sys::Errno;
+
+impl Overlay {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA` when it is not set; `EOPNOTSUPP` where the layer has none.
+    pub fn get_xattr(&self, id: NodeId, name: &OsStr) -> Result<Vec<u8>> {
+        let node = self.node(id)?;
+        if self.is_private(name) {
+            return Err(Errno::NODATA);
+        }
+        let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
+        match self.locate(&node)? {
+            Located::Upper(object) => object.get_xattr(&stored),
+            Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA),
+        }
+    }
+
+    /// The names of all attributes, without the union's own marks.
+    pub fn list_xattr(&self, id: NodeId) -> Result<Vec<Box<OsStr>>> {
+        let node = self.node(id)?;
+        let stored = match self.locate(&node)? {
+            Located::Upper(object) => object.xattr_names()?,
+            Located::Lower(place) => self.lowers.xattr_names(&place)?,
+        };
+        let shown = stored.iter().filter(|name| !self.is_private(name));
+        Ok(shown.filter_map(|name| xattr_names::shown(name)).map(|name| name.into()).collect())
+    }
+
+    /// Sets an attribute; `create` and `replace` as in setxattr(2).
+    pub fn set_xattr(
+        &self,
+        id: NodeId,
+        name: &OsStr,
+        value: &[u8],
+        create: bool,
+        replace: bool,
+    ) -> Result<()> {
+        let node = self.node(id)?;
+        self.writable()?;
+        if self.is_private(name) {
+            return Err(Errno::PERM);
+        }
+        let stored = xattr_names::stored(name).ok_or(Errno::RANGE)?;
+        self.copy_up(&node, u64::MAX)?;
+        let mut flags = XattrFlags::empty();
+        flags.set(XattrFlags::CREATE, create);
+        flags.set(XattrFlags::REPLACE, replace);
+        self.upper_object(&node)?.set_xattr(&stored, value, flags)?;
+        if super::acl::is_acl(name) {
+            self.forget_inherited(&node);
+        }
+        Ok(())
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA` when it is not set.
+    pub fn remove_xattr(&self, id: NodeId, name: &OsStr) -> Result<()> {
+        let node = self.node(id)?;
+        self.writable()?;
+        if self.is_private(name) {
+            return Err(Errno::NODATA);
+        }
+        let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
+        if !node.is_upper() {
+            // Do not copy a file up for nothing.
+            self.get_xattr(id, name)?;
+        }
+        self.copy_up(&node, u64::MAX)?;
+        self.upper_object(&node)?.remove_xattr(&stored)?;
+        if super::acl::is_acl(name) {
+            self.forget_inherited(&node);
+        }
+        Ok(())
+    }
+
+    /// Whether an attribute holds what the layers' attributes are overridden with.
+    fn is_private(&self, name: &OsStr) -> bool {
+        let overriding = self.upper.as_ref().is_some_and(|upper| upper.overriding.is_some())
+            || self.lowers.any_overriding();
+        overriding && StatOverride::ALL.iter().any(|form| form.name() == name)
+    }
+}

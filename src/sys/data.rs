@@ -1,0 +1,176 @@
+//! The contents of regular files: reading, writing and copying with holes kept.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::SeekFrom;
+
+use super::{Errno, Result};
+
+/// Bytes moved by one call while copying.
+const CHUNK: usize = 1024 * 1024;
+
+/// Reads at `offset` until `buffer` is full or the file ends; returns the number of bytes read.
+pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            // What was read before an error is good; the error comes back on the next call.
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes` at `offset`, or as much as fits; returns the number of bytes written.
+pub fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match rustix::io::pwrite(fd, &bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Copies the first `length` bytes of `source` into the empty file `target`: shared extents where the
+/// filesystem can, else only the parts that hold data, so that holes stay holes. Afterwards `target` is
+/// exactly as long as `length`, or as `source` where that is shorter.
+pub fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, length: u64) -> Result<()> {
+    let size = rustix::fs::fstat(source)?.st_size as u64;
+    let length = length.min(size);
+    if length == size && size > 0 && rustix::fs::ioctl_ficlone(target, source).is_ok() {
+        return Ok(());
+    }
+    let mut at = 0;
+    while at < length {
+        let Some((start, end)) = next_data(source, at, length)? else { break };
+        copy_extent(source, target, start, end)?;
+        at = end;
+    }
+    rustix::fs::ftruncate(target, length)
+}
+
+/// The next range before `end` that holds data, or `None` when only a hole is left.
+fn next_data(fd: BorrowedFd<'_>, from: u64, end: u64) -> Result<Option<(u64, u64)>> {
+    let start = match rustix::fs::seek(fd, SeekFrom::Data(from)) {
+        Ok(start) if start >= end => return Ok(None),
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // A filesystem that knows no holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((from, end))),
+        Err(error) => return Err(error),
+    };
+    let hole = rustix::fs::seek(fd, SeekFrom::Hole(start))?;
+    Ok(Some((start, hole.min(end))))
+}
+
+fn copy_extent(source: BorrowedFd<'_>, target: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+    let mut at = start;
+    while at < end {
+        let (mut from, mut to) = (at, at);
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(CHUNK * 64);
+        match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), want) {
+            Ok(0) => return copy_through_memory(source, target, at, end),
+            Ok(count) => at += count as u64,
+            Err(Errno::INTR) => {}
+            Err(
+                Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::PERM
+                | Errno::IO,
+            ) => return copy_through_memory(source, target, at, end),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn copy_through_memory(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+) -> Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    let mut at = start;
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(CHUNK);
+        let count = read_at(source, &mut buffer[..want], at)?;
+        if count == 0 {
+            // Cut short behind our back: what is missing reads as zeros, as everywhere in the kernel.
+            return Ok(());
+        }
+        let written = write_at(target, &buffer[..count], at)?;
+        if written < count {
+            return Err(Errno::NOSPC);
+        }
+        at += count as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    fn files() -> (tempfile::TempDir, File, File) {
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let open = |name| {
+            File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(root.path().join(name))
+                .unwrap()
+        };
+        let (source, target) = (open("source"), open("target"));
+        (root, source, target)
+    }
+
+    #[test]
+    fn holes_stay_holes() {
+        let (_root, source, target) = files();
+        source.set_len(64 << 20).unwrap();
+        source.write_all_at(b"middle", 20 << 20).unwrap();
+        copy(source.as_fd(), target.as_fd(), u64::MAX).unwrap();
+        let meta = target.metadata().unwrap();
+        assert_eq!(meta.len(), 64 << 20);
+        assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+        let mut found = [0; 6];
+        target.read_exact_at(&mut found, 20 << 20).unwrap();
+        assert_eq!(&found, b"middle");
+    }
+
+    #[test]
+    fn a_shorter_length_cuts_the_copy() {
+        let (_root, mut source, target) = files();
+        source.write_all(b"0123456789").unwrap();
+        copy(source.as_fd(), target.as_fd(), 4).unwrap();
+        assert_eq!(target.metadata().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn the_way_through_memory_copies_the_same() {
+        let (_root, mut source, target) = files();
+        let text: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
+        source.write_all(&text).unwrap();
+        copy_through_memory(source.as_fd(), target.as_fd(), 0, text.len() as u64).unwrap();
+        let mut found = vec![0; text.len()];
+        target.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == text);
+    }
+}

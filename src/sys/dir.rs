@@ -1,0 +1,55 @@
+//! Reading the entries of a directory.
+
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, RawDir};
+
+use super::{FileKind, Result, open};
+
+/// Bytes of directory entries fetched by one getdents64(2).
+const BUFFER: usize = 64 * 1024;
+
+/// One entry as the directory itself tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct RawEntry<'a> {
+    /// Its name; never `.` or `..`.
+    pub name: &'a OsStr,
+    /// Its type, or `None` on filesystems that do not keep types in directories.
+    pub kind: Option<FileKind>,
+    /// Its inode number; below a mountpoint that of the covered directory.
+    pub ino: u64,
+}
+
+/// Calls `each` with every entry of the directory `dir` (which may be an `O_PATH` reference).
+pub fn for_each(
+    dir: BorrowedFd<'_>,
+    mut each: impl FnMut(RawEntry<'_>) -> Result<()>,
+) -> Result<()> {
+    let reader = open::reopen_directory(dir)?;
+    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
+    let mut entries = RawDir::new(reader, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            each(RawEntry { name, kind: kind(entry.file_type()), ino: entry.ino() })?;
+        }
+    }
+    Ok(())
+}
+
+fn kind(raw: FileType) -> Option<FileKind> {
+    Some(match raw {
+        FileType::RegularFile => FileKind::Regular,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        _ => return None,
+    })
+}

@@ -1,0 +1,61 @@
+//! Fault points: named places inside mutations at which a test can kill the process.
+//!
+//! Compiled in only with the feature `fault-points`; otherwise [`point`] is empty. A test sets
+//! `PLYFS_FAULT=<name>[:<nth>]` and the process dies by SIGKILL when it reaches that point for the nth
+//! time (1 when not given), as in a power cut of the daemon alone.
+
+/// Every fault point of the program, in the order of the operations that they belong to.
+pub const POINTS: &[&str] = &[
+    "copy-up.staged",
+    "copy-up.synced",
+    "copy-up.indexed",
+    "copy-up.published",
+    "copy-up.directory-published",
+    "create.staged",
+    "create.published",
+    "mkdir.staged",
+    "mkdir.exchanged",
+    "mkdir.published",
+    "link.staged",
+    "link.published",
+    "unlink.whiteout-staged",
+    "unlink.published",
+    "rmdir.whiteout-staged",
+    "rmdir.moved-away",
+    "rename.prepared",
+    "rename.target-cleared",
+    "rename.opaque-set",
+    "rename.published",
+    "rename.exchanged",
+];
+
+/// Dies here when the environment asks for it.
+#[cfg(feature = "fault-points")]
+pub fn point(name: &'static str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static REACHED: AtomicU64 = AtomicU64::new(0);
+
+    debug_assert!(POINTS.contains(&name), "fault point {name} is not listed");
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var("PLYFS_FAULT").ok()?;
+        let (name, nth) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), nth.parse().ok()?))
+    });
+    if let Some((wanted_name, nth)) = wanted
+        && wanted_name == name
+        && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *nth
+    {
+        let own = rustix::process::getpid();
+        if rustix::process::kill_process(own, rustix::process::Signal::KILL).is_err() {
+            std::process::abort();
+        }
+    }
+}
+
+/// Nothing: fault points are not compiled in.
+#[cfg(not(feature = "fault-points"))]
+#[inline]
+pub fn point(_name: &'static str) {}

@@ -1,0 +1,187 @@
+//! This process: forking, signals as a descriptor, descriptors and their limit.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use rustix::io::{Errno, FdFlags, Result, fcntl_getfd, read};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+/// The error that the last libc call of this thread left behind.
+pub(super) fn last_errno() -> Errno {
+    let code = std::io::Error::last_os_error().raw_os_error();
+    code.map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+fn check(result: libc::c_int) -> Result<libc::c_int> {
+    if result < 0 { Err(last_errno()) } else { Ok(result) }
+}
+
+/// Which side of a [`fork`] this process is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The caller; the child has this id.
+    Parent(Pid),
+    /// The copy.
+    Child,
+}
+
+/// fork(2). To be called while the process has one thread only: a lock that another thread holds
+/// would stay locked in the child for ever.
+///
+/// # Errors
+/// `EAGAIN` and `ENOMEM` of fork(2).
+pub fn fork() -> Result<Fork> {
+    // SAFETY: the daemon forks before it starts a thread (see the contract above), so the child
+    // is a complete copy in which every lock is in a known state.
+    let pid = check(unsafe { libc::fork() })?;
+    Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// Signals that are kept from interrupting the process and read from a descriptor instead.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks `signals` in this thread and in every thread that it starts from now on.
+    ///
+    /// # Errors
+    /// Those of signalfd(2).
+    pub fn block(signals: &[Signal]) -> Result<Self> {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set; every number is a valid signal's.
+        let set = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in signals {
+                libc::sigaddset(set.as_mut_ptr(), signal.as_raw());
+            }
+            set.assume_init()
+        };
+        // SAFETY: both calls only read the set, which outlives them.
+        let fd = unsafe {
+            let code = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            if code != 0 {
+                return Err(Errno::from_raw_os_error(code));
+            }
+            check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC))?
+        };
+        // SAFETY: signalfd has just returned this descriptor, nobody else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Takes the next signal, waiting for one.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn take(&self) -> Result<Signal> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        read(&self.0, &mut info)?;
+        // The first field of signalfd_siginfo, `ssi_signo: u32`.
+        let number = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+        Signal::from_named_raw(number).ok_or(Errno::INVAL)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether the caller started us with `signal` ignored, as nohup(1) does with SIGHUP and a shell
+/// with SIGINT for what it puts in the background.
+pub fn is_ignored(signal: Signal) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: only asks; on success the kernel has filled the structure in.
+    unsafe {
+        libc::sigaction(signal.as_raw(), std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one.
+///
+/// # Errors
+/// Those of setrlimit(2).
+pub fn raise_descriptor_limit() -> Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return Ok(());
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+}
+
+/// Descriptors above 2 that whoever started us left open, knowingly or not.
+#[derive(Debug)]
+pub struct Inherited(Vec<RawFd>);
+
+impl Inherited {
+    /// Finds them: what we open ourselves is close-on-exec, so a descriptor that is not came
+    /// through exec. None are found where /proc is not mounted.
+    pub fn find() -> Self {
+        let listing = std::fs::read_dir(Path::new("/proc/self/fd")).into_iter().flatten();
+        let numbers =
+            listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Self(numbers.filter(|&fd| fd > 2 && crosses_exec(fd)).collect())
+    }
+
+    /// Closes them, so that nobody waits for us to close the other end of his pipe.
+    pub fn close(&mut self) {
+        for fd in self.0.drain(..) {
+            // SAFETY: no value of this program owns a descriptor that it did not open.
+            unsafe { rustix::io::close(fd) };
+        }
+    }
+}
+
+fn crosses_exec(fd: RawFd) -> bool {
+    // SAFETY: borrowed for one call that changes nothing; EBADF if it has been closed meanwhile.
+    let flags = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) });
+    flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use rustix::pipe::{PipeFlags, pipe, pipe_with};
+
+    use super::*;
+
+    #[test]
+    fn the_descriptor_limit_rises_to_the_hard_one() {
+        raise_descriptor_limit().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
+
+    #[test]
+    fn blocked_signals_are_read() {
+        std::thread::spawn(|| {
+            let signals = Signals::block(&[Signal::USR1, Signal::USR2]).unwrap();
+            for signal in [Signal::USR2, Signal::USR1] {
+                // SAFETY: sends this thread a signal that it blocks.
+                let sent = unsafe { libc::pthread_kill(libc::pthread_self(), signal.as_raw()) };
+                assert_eq!(sent, 0);
+                assert_eq!(signals.take().unwrap(), signal);
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn only_descriptors_that_cross_exec_count_as_inherited() {
+        let (stray, _stray_writer) = pipe().unwrap();
+        let (own, _own_writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let Inherited(found) = Inherited::find();
+        assert!(found.contains(&stray.as_raw_fd()));
+        assert!(!found.contains(&own.as_raw_fd()));
+    }
+
+    #[test]
+    fn sigpipe_is_ignored_by_the_runtime_and_sigterm_is_not() {
+        assert!(is_ignored(Signal::PIPE));
+        assert!(!is_ignored(Signal::TERM));
+    }
+}

@@ -1,0 +1,10 @@
+//! How a mount begins and ends, seen from outside: the program is started as its callers start it,
+//! and judged by what the kernel then shows.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod begin;
+mod end;
+mod refusals;
+mod rights;
+mod stage;
+mod successor;
