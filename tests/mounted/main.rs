@@ -12,6 +12,7 @@ mod attributes;
 mod copy_up;
 mod deletion;
 mod directories;
+mod exercise;
 mod extended;
 mod files;
 mod hard_links;

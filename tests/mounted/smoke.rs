@@ -1,6 +1,8 @@
 //! The support itself: what is described is there, and stays.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::support::{Union, assert_same};
 use crate::{isolated, needs_root};
@@ -20,6 +22,27 @@ fn layers_are_merged_and_written_to_the_upper_one() {
     union.remount();
     assert_same(&before, &union.snapshot(), "after the remount");
     assert_eq!(fs::read(union.upper("d/new")).unwrap(), b"new");
+}
+
+#[test]
+fn a_change_in_a_lower_layer_is_noticed() {
+    needs_root!();
+    let union = Union::new().lower("f a text=old mtime=1000").mount();
+    fs::write(union.lower(0, "a"), "new").unwrap();
+    let end = catch_unwind(AssertUnwindSafe(|| drop(union)));
+    let message = *end.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("a lower layer has changed"), "{message}");
+}
+
+#[test]
+fn a_mount_that_hangs_is_torn_down() {
+    needs_root!();
+    let union = Union::new().lower("f a").lifetime(Duration::from_secs(1)).mount();
+    union.live().signal(rustix::process::Signal::STOP);
+    assert!(fs::metadata(union.path("a")).is_err());
+    let end = catch_unwind(AssertUnwindSafe(|| drop(union)));
+    let message = *end.unwrap_err().downcast::<&str>().unwrap();
+    assert!(message.contains("hung"), "{message}");
 }
 
 #[test]
