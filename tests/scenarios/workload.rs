@@ -1,0 +1,318 @@
+//! One rich piece of work on a tree, the same for every union and for a plain directory.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::fs::{
+    CWD, FileType, Mode, RenameFlags, XattrFlags, makedev, mknodat, removexattr, renameat_with,
+    setxattr,
+};
+
+/// What those who do the work are able to do.
+#[derive(Clone, Copy)]
+pub struct Ability {
+    /// Real root: may give files away, make devices, set trusted attributes.
+    pub owners: bool,
+    /// Fails where the peers do: they copy a FIFO up as a file and have no room for long names.
+    pub peer: bool,
+}
+
+/// The two lower layers, top first. Those who cannot change owners get everything as their own.
+pub fn lowers(ability: Ability) -> [String; 2] {
+    [TOP, BOTTOM].map(|text| if ability.owners { text.into() } else { owned_by_one(text) })
+}
+
+/// Without owners, and with opaque directories marked as a user namespace can.
+fn owned_by_one(text: &str) -> String {
+    let line = |line: &str| {
+        let words: Vec<_> = line.split(' ').filter(|word| !word.starts_with("own=")).collect();
+        let line = words.join(" ");
+        line.strip_prefix("o ")
+            .map(|rest| format!("d {rest} user.overlay.opaque=y"))
+            .unwrap_or(line)
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+const TOP: &str = r#"
+f read/both text="top wins" mode=0640 own=1:2 mtime=1000000000.5 user.note=top
+f read/top text=top mtime=-86400.25
+l read/link to=../somewhere mtime=1000000001
+f delete/both text=top
+d delete/merged mode=0750
+f delete/merged/top text=top
+f delete/hidden-below text=top
+w delete/whiteout-in-lower
+o opaque/dir mode=0711
+f opaque/dir/top text=top
+f rename/over-this text=old
+f rename/merged/top text=top
+f rename/merged/deep/top text=top
+f recreate/merged/top text=top
+"#;
+
+const BOTTOM: &str = r#"
+f read/both text=bottom
+f read/bottom text="bottom layer" own=7:8 mode=04755
+f "read/name with blanks and \xff" text=odd
+p read/fifo mode=0620
+f modify/append text="line one\n" mode=0604 own=3:4 mtime=1111111111.25 user.kept=yes
+f modify/middle text="0123456789012345678901234567890123456789"
+f modify/truncate text="a long line that is cut"
+f modify/empty text="emptied by O_TRUNC"
+f modify/extend text=short
+f modify/mode text=mode mode=0644 mtime=1222222222
+f modify/owner text=owner mode=0755 own=5:6
+f modify/times text=times
+f modify/xattr-set text=x user.first=1
+f modify/xattr-remove text=x user.first=1 user.second=2
+f modify/acl text=acl mode=0640
+f modify/mode-then-data text=abc mode=0600
+d modify/dir-mode mode=0755
+d modify/dir-xattr user.first=1
+d modify/dir-acl
+f delete/both text=bottom
+f delete/bottom text=bottom
+f delete/merged/bottom text=bottom
+f delete/tree/a/b/c text=deep
+f delete/tree/a/d text=deep
+f delete/whiteout-in-lower text="hidden by the layer above"
+f delete/hidden-below text=bottom
+l delete/link to=both
+f opaque/dir/hidden text=hidden
+f opaque/renamed/inside text=inside
+f rename/file text="renamed file" mode=0600 own=9:9
+f rename/over-target text=target
+f rename/source text=source
+f rename/tree/a text=a
+f rename/tree/sub/b text=b
+f rename/tree/sub/deeper/c text=c
+f rename/again/x text=x
+f rename/nested/inner/y text=y
+f rename/merged/bottom text=bottom
+f rename/merged/deep/bottom text=bottom
+f rename/out/of/this text=out
+f rename/swap-a text=a
+f rename/swap-b text=b
+l rename/link to=file
+p rename/fifo mode=0620
+d rename/onto-empty
+f rename/deleted-target/old text="must not come back"
+f rename/replacement/new text=new
+f recreate/dir/old text="must not come back"
+f recreate/dir/sub/old text="must not come back"
+f recreate/merged/bottom text="must not come back"
+f recreate/file-as-dir text=file
+f recreate/dir-as-file/old text=dir
+f recreate/dir-as-link/old text=dir
+f recreate/file text=old
+f links/alone text="one name"
+f links/first text="two names"
+h links/second to=links/first
+f links/third text="linked and changed"
+h links/fourth to=links/third
+f links/fifth text="linked and one deleted"
+h links/sixth to=links/fifth
+"#;
+
+/// Does the work below `root`. What only real root may do is done only then.
+pub fn run(root: &Path, ability: Ability) {
+    let at = |path: &str| root.join(path);
+    modify(&at("modify"), ability);
+    delete(&at("delete"));
+    rename(&at("rename"), &at("opaque"), ability);
+    recreate(&at("recreate"));
+    links(&at("links"));
+    create(&at("create"), ability);
+}
+
+/// One more change to every file and directory there is: reads all data and copies all of it up.
+pub fn change_everything(root: &Path) {
+    for entry in fs::read_dir(root).unwrap() {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            fs::write(entry.path().join("+"), "").unwrap();
+            change_everything(&entry.path());
+        } else if kind.is_file() {
+            append(&entry.path(), b"+");
+        }
+    }
+}
+
+fn modify(dir: &Path, ability: Ability) {
+    let at = |name: &str| dir.join(name);
+    append(&at("append"), b"line two\n");
+    open(&at("middle")).write_all_at(b"MIDDLE", 17).unwrap();
+    open(&at("truncate")).set_len(6).unwrap();
+    fs::write(at("empty"), "").unwrap();
+    open(&at("extend")).set_len(70_000).unwrap();
+    set_mode(&at("mode"), 0o4711);
+    if ability.owners {
+        chown(at("owner"), Some(50), Some(60)).unwrap();
+    }
+    let past = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_333_333_333_250);
+    File::open(at("times")).unwrap().set_modified(past).unwrap();
+    set_xattr(&at("xattr-set"), "user.second", b"two\0bytes");
+    removexattr(at("xattr-remove"), "user.first").unwrap();
+    command("setfacl", &["-m", "u:0:rwx,g:0:r"], &at("acl"));
+    set_mode(&at("mode-then-data"), 0o640);
+    append(&at("mode-then-data"), b"def");
+    set_mode(&at("dir-mode"), 0o1700);
+    set_xattr(&at("dir-xattr"), "user.first", b"changed");
+    command("setfacl", &["-d", "-m", "u:0:rwx"], &at("dir-acl"));
+    fs::write(at("dir-acl/inherits"), "acl").unwrap();
+    fs::create_dir(at("dir-acl/inherits-dir")).unwrap();
+}
+
+fn delete(dir: &Path) {
+    let at = |name: &str| dir.join(name);
+    for name in ["both", "bottom", "link", "hidden-below"] {
+        fs::remove_file(at(name)).unwrap();
+    }
+    fs::remove_dir_all(at("merged")).unwrap();
+    fs::remove_dir_all(at("tree/a")).unwrap();
+    fs::write(at("short-lived"), "x").unwrap();
+    fs::remove_file(at("short-lived")).unwrap();
+    fs::write(at("whiteout-in-lower"), "new").unwrap();
+    fs::remove_file(at("whiteout-in-lower")).unwrap();
+}
+
+fn rename(dir: &Path, opaque: &Path, ability: Ability) {
+    let at = |name: &str| dir.join(name);
+    move_to(&at("file"), &at("file-renamed"));
+    move_to(&at("source"), &at("over-target"));
+    fs::write(at("new"), "new over old").unwrap();
+    move_to(&at("new"), &at("over-this"));
+    move_to(&at("link"), &at("link-renamed"));
+    move_to(&at("fifo"), &at("fifo-renamed"));
+    if !ability.peer {
+        set_mode(&at("fifo-renamed"), 0o602);
+    }
+    exchange(&at("swap-a"), &at("swap-b"));
+
+    move_to(&at("tree"), &at("tree-renamed"));
+    fs::write(at("tree-renamed/added"), "after the rename").unwrap();
+    move_to(&at("tree-renamed/sub"), &at("sub-moved-out"));
+    append(&at("sub-moved-out/deeper/c"), b" changed");
+    fs::remove_file(at("sub-moved-out/b")).unwrap();
+
+    move_to(&at("again"), &at("once"));
+    move_to(&at("once"), &at("twice"));
+    fs::create_dir(at("again")).unwrap();
+    fs::write(at("again/new"), "not the old one").unwrap();
+
+    move_to(&at("nested/inner"), &at("nested/inner-renamed"));
+    move_to(&at("nested"), &at("nested-renamed"));
+
+    move_to(&at("merged"), &at("merged-renamed"));
+    fs::remove_file(at("merged-renamed/deep/bottom")).unwrap();
+    move_to(&at("out/of"), &at("out-of"));
+    fs::remove_dir(at("out")).unwrap();
+
+    fs::remove_dir_all(at("deleted-target")).unwrap();
+    move_to(&at("replacement"), &at("deleted-target"));
+    move_to(&at("deleted-target"), &at("onto-empty/inside"));
+
+    move_to(&opaque.join("renamed"), &opaque.join("dir/renamed"));
+}
+
+fn recreate(dir: &Path) {
+    let at = |name: &str| dir.join(name);
+    for name in ["dir", "merged", "dir-as-file", "dir-as-link"] {
+        fs::remove_dir_all(at(name)).unwrap();
+    }
+    fs::create_dir(at("dir")).unwrap();
+    fs::create_dir(at("dir/sub")).unwrap();
+    fs::create_dir(at("merged")).unwrap();
+    fs::write(at("merged/new"), "new").unwrap();
+    fs::write(at("dir-as-file"), "now a file").unwrap();
+    symlink("dir", at("dir-as-link")).unwrap();
+    fs::remove_file(at("file-as-dir")).unwrap();
+    fs::create_dir(at("file-as-dir")).unwrap();
+    fs::write(at("file-as-dir/inside"), "x").unwrap();
+    fs::remove_file(at("file")).unwrap();
+    fs::write(at("file"), "recreated").unwrap();
+    set_mode(&at("file"), 0o600);
+}
+
+fn links(dir: &Path) {
+    let at = |name: &str| dir.join(name);
+    fs::hard_link(at("alone"), at("alone-linked")).unwrap();
+    append(&at("alone-linked"), b", now two");
+    append(&at("third"), b", yes");
+    fs::remove_file(at("fifth")).unwrap();
+    fs::write(at("new"), "three names").unwrap();
+    fs::hard_link(at("new"), at("new-2")).unwrap();
+    fs::hard_link(at("new"), at("new-3")).unwrap();
+    fs::remove_file(at("new-2")).unwrap();
+}
+
+fn create(dir: &Path, ability: Ability) {
+    let at = |name: &str| dir.join(name);
+    fs::create_dir_all(at("deep/er/est")).unwrap();
+    fs::write(at("deep/er/est/file"), "deep").unwrap();
+    fs::write(at("large"), vec![b'L'; 300_000]).unwrap();
+    fs::write(dir.join("n".repeat(if ability.peer { 200 } else { 255 })), "long name").unwrap();
+    fs::write(dir.join(OsStr::from_bytes(b"\xff\xfe odd\n")), "odd name").unwrap();
+    let sparse = File::create(at("sparse")).unwrap();
+    sparse.write_all_at(b"end", 1 << 20).unwrap();
+    symlink("deep/er", at("link")).unwrap();
+    symlink("t".repeat(2000), at("long-link")).unwrap();
+    make_node(&at("fifo"), FileType::Fifo, 0);
+    make_node(&at("socket"), FileType::Socket, 0);
+    set_mode(&at("deep"), 0o2775);
+    fs::write(at("set-id"), "s").unwrap();
+    set_mode(&at("set-id"), 0o6755);
+    set_xattr(&at("set-id"), "user.created", b"with");
+    if ability.owners {
+        make_node(&at("device"), FileType::CharacterDevice, makedev(1, 3));
+        fs::write(at("owned"), "o").unwrap();
+        chown(at("owned"), Some(1234), Some(5678)).unwrap();
+        lchown(at("link"), Some(12), Some(34)).unwrap();
+        set_xattr(&at("owned"), "trusted.note", b"seen by root");
+        command("setcap", &["cap_net_raw+ep"], &at("owned"));
+    }
+}
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().write(true).open(path).unwrap()
+}
+
+fn append(path: &Path, text: &[u8]) {
+    OpenOptions::new().append(true).open(path).unwrap().write_all(text).unwrap();
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn set_xattr(path: &Path, name: &str, value: &[u8]) {
+    setxattr(path, name, value, XattrFlags::empty())
+        .unwrap_or_else(|error| panic!("setxattr {name} {}: {error}", path.display()));
+}
+
+fn make_node(path: &Path, kind: FileType, device: u64) {
+    mknodat(CWD, path, kind, Mode::from_raw_mode(0o640), device).unwrap();
+}
+
+fn exchange(a: &Path, b: &Path) {
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+}
+
+/// As mv(1): a union may refuse to rename a lower directory (EXDEV), then it is copied and deleted.
+fn move_to(from: &Path, to: &Path) {
+    let status = Command::new("mv").args(["-T", "--"]).args([from, to]).status().unwrap();
+    assert!(status.success(), "mv {} {}: {status}", from.display(), to.display());
+}
+
+/// Runs a program with `path` as its last argument.
+fn command(program: &str, arguments: &[&str], path: &Path) {
+    let status = Command::new(program).args(arguments).arg(path).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?} {}: {status}", path.display());
+}
