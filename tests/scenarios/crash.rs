@@ -3,18 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use plyfs::sys::fault::POINTS;
-use rustix::fs::{CWD, FileType, Mode, RenameFlags, XattrFlags, mknodat, renameat_with, setxattr};
+use rustix::fs::{FileType, RenameFlags};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::needs_root;
 use crate::support::mount::program;
+use crate::support::posix::{chmod, mknod, rename_with, set_xattr};
 use crate::support::{Builder, Field, Program, Snapshot, Union, assert_same};
-use crate::workload::append;
 
 /// One system call that changes the union, and the layers it works on.
 struct Scenario {
@@ -41,13 +42,8 @@ macro_rules! scenarios {
     };
 }
 
-const NOTHING: Scenario = Scenario {
-    lowers: [LOWER, BOTTOM],
-    upper: "",
-    options: &[],
-    change: |_| Ok(()),
-    points: &[],
-};
+const NOTHING: Scenario =
+    Scenario { lowers: [LOWER, BOTTOM], upper: "", options: &[], change: |_| Ok(()), points: &[] };
 
 const LOWER: &str = r#"
 f a/b/c/file text="lower content" mode=4711 own=3:4 mtime=1000000000.5 user.note=kept
@@ -75,28 +71,28 @@ scenarios! {
         ..NOTHING
     };
     append_deep_in_lower_directories: Scenario {
-        change: |root| append(&root.join("a/b/c/file"), b", more"),
+        change: |root| append(&root.join("a/b/c/file")),
         points: &[],
         ..NOTHING
     };
     change_the_mode_of_a_lower_file: Scenario {
-        change: |root| fs::set_permissions(root.join("d/file"), fs::Permissions::from_mode(0o600)),
+        change: |root| Ok(chmod(root.join("d/file"), 0o600)?),
         points: &[],
         ..NOTHING
     };
     change_the_mode_with_metacopy: Scenario {
         options: &["metacopy=on"],
-        change: |root| fs::set_permissions(root.join("d/file"), fs::Permissions::from_mode(0o600)),
+        change: |root| Ok(chmod(root.join("d/file"), 0o600)?),
         points: &[],
         ..NOTHING
     };
     change_the_mode_of_a_lower_directory: Scenario {
-        change: |root| fs::set_permissions(root.join("tree/sub"), fs::Permissions::from_mode(0o700)),
+        change: |root| Ok(chmod(root.join("tree/sub"), 0o700)?),
         points: &[],
         ..NOTHING
     };
     set_an_attribute_of_a_lower_file: Scenario {
-        change: |root| Ok(setxattr(root.join("d/file"), "user.new", b"1", XattrFlags::empty())?),
+        change: |root| Ok(set_xattr(root.join("d/file"), "user.new", b"1")?),
         points: &[],
         ..NOTHING
     };
@@ -106,7 +102,7 @@ scenarios! {
         ..NOTHING
     };
     write_to_a_name_of_a_hard_link: Scenario {
-        change: |root| append(&root.join("links/second"), b" changed"),
+        change: |root| append(&root.join("links/second")),
         points: &[],
         ..NOTHING
     };
@@ -123,7 +119,7 @@ scenarios! {
     };
     make_a_fifo_where_a_file_was_deleted: Scenario {
         upper: "w d/file",
-        change: |root| fifo(&root.join("d/file")),
+        change: |root| Ok(mknod(root.join("d/file"), FileType::Fifo, (0, 0))?),
         points: &[],
         ..NOTHING
     };
@@ -303,27 +299,31 @@ impl Scenario {
         if (self.change)(&union.path("")).is_ok() {
             return false;
         }
-        union.kill_dead(fault);
+        clear_away(&mut union, fault);
         union.switch(Program::Plyfs, self.options);
         let found = union.snapshot();
-        reference.assert_old_or_new(&old, &found, started, fault);
+        if reference.is_old(&old, &found, started, fault) {
+            (self.change)(&union.path(""))
+                .unwrap_or_else(|error| panic!("{fault}: again: {error}"));
+            assert_same(
+                &bare(&reference.new),
+                &bare(&union.snapshot()),
+                "made again after a crash",
+            );
+        }
         union.unmount();
         reference.assert_no_leftovers(&union, fault);
         true
     }
 }
 
-trait Dead {
-    /// Clears away a mount whose daemon must have died of itself.
-    fn kill_dead(&mut self, fault: &str);
-}
-
-impl Dead for Union {
-    fn kill_dead(&mut self, fault: &str) {
-        let status = crate::support::mount::wait_for_end(self.live().pid());
-        assert_eq!(status, Some(9), "{fault}: the change failed, but not because the daemon died");
-        self.kill();
-    }
+/// Clears away a mount whose daemon must have died of itself.
+fn clear_away(union: &mut Union, fault: &str) {
+    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::Pid(union.live().pid()), how).unwrap().unwrap();
+    let signal = status.terminating_signal();
+    assert_eq!(signal, Some(Signal::KILL.as_raw()), "{fault}: how the daemon ended");
+    union.kill();
 }
 
 /// How the change goes when nobody dies.
@@ -347,8 +347,8 @@ impl Reference {
         Self { new, started, work }
     }
 
-    fn assert_old_or_new(&self, old: &Snapshot, found: &Snapshot, started: SystemTime, fault: &str) {
-        let bare = |tree: &Snapshot| tree.clone().without(&[Field::Mtime]);
+    /// Panics if the tree is neither the old nor the new one.
+    fn is_old(&self, old: &Snapshot, found: &Snapshot, started: SystemTime, fault: &str) -> bool {
         let from_old = bare(old).difference(&bare(found));
         let from_new = bare(&self.new).difference(&bare(found));
         assert!(
@@ -365,6 +365,7 @@ impl Reference {
                 "{fault}: {path}: modified at {was:?} before the change, and after it at {is:?}"
             );
         }
+        from_old.is_empty()
     }
 
     fn assert_no_leftovers(&self, union: &Union, fault: &str) {
@@ -372,6 +373,11 @@ impl Reference {
         let more: Vec<_> = found.difference(&self.work).collect();
         assert!(more.is_empty(), "{fault}: left in the work directory: {more:?}");
     }
+}
+
+/// What can be compared between two runs.
+fn bare(tree: &Snapshot) -> Snapshot {
+    tree.clone().without(&[Field::Mtime])
 }
 
 fn work_paths(union: &Union) -> BTreeSet<PathBuf> {
@@ -390,22 +396,23 @@ fn dying_program(dir: &Path, fault: &str) -> PathBuf {
     let path = dir.join("dying");
     let script = format!("#!/bin/sh\nPLYFS_FAULT={fault} exec '{}' \"$@\"\n", program().display());
     fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    chmod(&path, 0o755).unwrap();
     path
 }
 
 /// Overwrites the start of a file and waits until the union has it.
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
     let file = fs::File::options().write(true).open(path)?;
     file.write_all_at(text, 0)?;
     file.sync_all()
 }
 
-fn fifo(path: &Path) -> io::Result<()> {
-    Ok(mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o640), 0)?)
+fn append(path: &Path) -> io::Result<()> {
+    let mut file = fs::File::options().append(true).open(path)?;
+    file.write_all(b" and more")?;
+    file.sync_all()
 }
 
 fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
+    Ok(rename_with(a, b, RenameFlags::EXCHANGE)?)
 }

@@ -9,5 +9,11 @@
 #[path = "../mounted/support/mod.rs"]
 mod support;
 
+#[cfg(feature = "fault-points")]
+mod crash;
+mod filesystems;
 mod interop;
+mod real_input;
+mod termination;
+mod volume;
 mod workload;

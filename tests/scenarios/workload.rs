@@ -1,16 +1,17 @@
 //! One rich piece of work on a tree, the same for every union and for a plain directory.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{
-    CWD, FileType, Mode, RenameFlags, XattrFlags, makedev, mknodat, removexattr, renameat_with,
-    setxattr,
+use rustix::fs::{FileType, RenameFlags};
+
+use crate::support::posix::{
+    append, chmod, chown, long_name, mknod, open_rw, remove_xattr, rename_with, run as run_tool,
+    set_xattr,
 };
 
 /// What those who do the work are able to do.
@@ -140,32 +141,32 @@ pub fn change_everything(root: &Path) {
             fs::write(entry.path().join("+"), "").unwrap();
             change_everything(&entry.path());
         } else if kind.is_file() {
-            append(&entry.path(), b"+");
+            append(&entry.path(), "+");
         }
     }
 }
 
 fn modify(dir: &Path, ability: Ability) {
     let at = |name: &str| dir.join(name);
-    append(&at("append"), b"line two\n");
-    open(&at("middle")).write_all_at(b"MIDDLE", 17).unwrap();
-    open(&at("truncate")).set_len(6).unwrap();
+    append(&at("append"), "line two\n");
+    open_rw(at("middle")).write_all_at(b"MIDDLE", 17).unwrap();
+    open_rw(at("truncate")).set_len(6).unwrap();
     fs::write(at("empty"), "").unwrap();
-    open(&at("extend")).set_len(70_000).unwrap();
-    set_mode(&at("mode"), 0o4711);
+    open_rw(at("extend")).set_len(70_000).unwrap();
+    chmod(&at("mode"), 0o4711).unwrap();
     if ability.owners {
-        chown(at("owner"), Some(50), Some(60)).unwrap();
+        chown(at("owner"), 50, 60).unwrap();
     }
-    let past = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_333_333_333_250);
+    let past = UNIX_EPOCH + Duration::from_millis(1_333_333_333_250);
     File::open(at("times")).unwrap().set_modified(past).unwrap();
-    set_xattr(&at("xattr-set"), "user.second", b"two\0bytes");
-    removexattr(at("xattr-remove"), "user.first").unwrap();
-    command("setfacl", &["-m", "u:0:rwx,g:0:r"], &at("acl"));
-    set_mode(&at("mode-then-data"), 0o640);
-    append(&at("mode-then-data"), b"def");
-    set_mode(&at("dir-mode"), 0o1700);
-    set_xattr(&at("dir-xattr"), "user.first", b"changed");
-    command("setfacl", &["-d", "-m", "u:0:rwx"], &at("dir-acl"));
+    set_xattr(&at("xattr-set"), "user.second", b"two\0bytes").unwrap();
+    remove_xattr(at("xattr-remove"), "user.first").unwrap();
+    set_acl("u:0:rwx,g:0:r", &at("acl"));
+    chmod(&at("mode-then-data"), 0o640).unwrap();
+    append(&at("mode-then-data"), "def");
+    chmod(&at("dir-mode"), 0o1700).unwrap();
+    set_xattr(&at("dir-xattr"), "user.first", b"changed").unwrap();
+    set_acl("d:u:0:rwx", &at("dir-acl"));
     fs::write(at("dir-acl/inherits"), "acl").unwrap();
     fs::create_dir(at("dir-acl/inherits-dir")).unwrap();
 }
@@ -192,14 +193,14 @@ fn rename(dir: &Path, opaque: &Path, ability: Ability) {
     move_to(&at("link"), &at("link-renamed"));
     move_to(&at("fifo"), &at("fifo-renamed"));
     if !ability.peer {
-        set_mode(&at("fifo-renamed"), 0o602);
+        chmod(&at("fifo-renamed"), 0o602).unwrap();
     }
-    exchange(&at("swap-a"), &at("swap-b"));
+    rename_with(&at("swap-a"), &at("swap-b"), RenameFlags::EXCHANGE).unwrap();
 
     move_to(&at("tree"), &at("tree-renamed"));
     fs::write(at("tree-renamed/added"), "after the rename").unwrap();
     move_to(&at("tree-renamed/sub"), &at("sub-moved-out"));
-    append(&at("sub-moved-out/deeper/c"), b" changed");
+    append(&at("sub-moved-out/deeper/c"), " changed");
     fs::remove_file(at("sub-moved-out/b")).unwrap();
 
     move_to(&at("again"), &at("once"));
@@ -238,14 +239,14 @@ fn recreate(dir: &Path) {
     fs::write(at("file-as-dir/inside"), "x").unwrap();
     fs::remove_file(at("file")).unwrap();
     fs::write(at("file"), "recreated").unwrap();
-    set_mode(&at("file"), 0o600);
+    chmod(&at("file"), 0o600).unwrap();
 }
 
 fn links(dir: &Path) {
     let at = |name: &str| dir.join(name);
     fs::hard_link(at("alone"), at("alone-linked")).unwrap();
-    append(&at("alone-linked"), b", now two");
-    append(&at("third"), b", yes");
+    append(&at("alone-linked"), ", now two");
+    append(&at("third"), ", yes");
     fs::remove_file(at("fifth")).unwrap();
     fs::write(at("new"), "three names").unwrap();
     fs::hard_link(at("new"), at("new-2")).unwrap();
@@ -258,61 +259,33 @@ fn create(dir: &Path, ability: Ability) {
     fs::create_dir_all(at("deep/er/est")).unwrap();
     fs::write(at("deep/er/est/file"), "deep").unwrap();
     fs::write(at("large"), vec![b'L'; 300_000]).unwrap();
-    fs::write(dir.join("n".repeat(if ability.peer { 200 } else { 255 })), "long name").unwrap();
+    fs::write(at(&long_name(if ability.peer { 200 } else { 255 })), "long name").unwrap();
     fs::write(dir.join(OsStr::from_bytes(b"\xff\xfe odd\n")), "odd name").unwrap();
     let sparse = File::create(at("sparse")).unwrap();
     sparse.write_all_at(b"end", 1 << 20).unwrap();
     symlink("deep/er", at("link")).unwrap();
     symlink("t".repeat(2000), at("long-link")).unwrap();
-    make_node(&at("fifo"), FileType::Fifo, 0);
-    make_node(&at("socket"), FileType::Socket, 0);
-    set_mode(&at("deep"), 0o2775);
+    mknod(at("fifo"), FileType::Fifo, (0, 0)).unwrap();
+    mknod(at("socket"), FileType::Socket, (0, 0)).unwrap();
+    chmod(&at("deep"), 0o2775).unwrap();
     fs::write(at("set-id"), "s").unwrap();
-    set_mode(&at("set-id"), 0o6755);
-    set_xattr(&at("set-id"), "user.created", b"with");
+    chmod(&at("set-id"), 0o6755).unwrap();
+    set_xattr(&at("set-id"), "user.created", b"with").unwrap();
     if ability.owners {
-        make_node(&at("device"), FileType::CharacterDevice, makedev(1, 3));
+        mknod(at("device"), FileType::CharacterDevice, (1, 3)).unwrap();
         fs::write(at("owned"), "o").unwrap();
-        chown(at("owned"), Some(1234), Some(5678)).unwrap();
-        lchown(at("link"), Some(12), Some(34)).unwrap();
-        set_xattr(&at("owned"), "trusted.note", b"seen by root");
-        command("setcap", &["cap_net_raw+ep"], &at("owned"));
+        chown(at("owned"), 1234, 5678).unwrap();
+        chown(at("link"), 12, 34).unwrap();
+        set_xattr(&at("owned"), "trusted.note", b"seen by root").unwrap();
+        run_tool("setcap", [OsStr::new("cap_net_raw+ep"), at("owned").as_os_str()]);
     }
-}
-
-fn open(path: &Path) -> File {
-    OpenOptions::new().write(true).open(path).unwrap()
-}
-
-fn append(path: &Path, text: &[u8]) {
-    OpenOptions::new().append(true).open(path).unwrap().write_all(text).unwrap();
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-fn set_xattr(path: &Path, name: &str, value: &[u8]) {
-    setxattr(path, name, value, XattrFlags::empty())
-        .unwrap_or_else(|error| panic!("setxattr {name} {}: {error}", path.display()));
-}
-
-fn make_node(path: &Path, kind: FileType, device: u64) {
-    mknodat(CWD, path, kind, Mode::from_raw_mode(0o640), device).unwrap();
-}
-
-fn exchange(a: &Path, b: &Path) {
-    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
 }
 
 /// As mv(1): a union may refuse to rename a lower directory (EXDEV), then it is copied and deleted.
 fn move_to(from: &Path, to: &Path) {
-    let status = Command::new("mv").args(["-T", "--"]).args([from, to]).status().unwrap();
-    assert!(status.success(), "mv {} {}: {status}", from.display(), to.display());
+    run_tool("mv", [OsStr::new("-T"), OsStr::new("--"), from.as_os_str(), to.as_os_str()]);
 }
 
-/// Runs a program with `path` as its last argument.
-fn command(program: &str, arguments: &[&str], path: &Path) {
-    let status = Command::new(program).args(arguments).arg(path).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?} {}: {status}", path.display());
+fn set_acl(entries: &str, path: &Path) {
+    run_tool("setfacl", [OsStr::new("-m"), OsStr::new(entries), path.as_os_str()]);
 }
