@@ -141,31 +141,31 @@ pub fn change_everything(root: &Path) {
             fs::write(entry.path().join("+"), "").unwrap();
             change_everything(&entry.path());
         } else if kind.is_file() {
-            append(&entry.path(), "+");
+            append(entry.path(), "+");
         }
     }
 }
 
 fn modify(dir: &Path, ability: Ability) {
     let at = |name: &str| dir.join(name);
-    append(&at("append"), "line two\n");
+    append(at("append"), "line two\n");
     open_rw(at("middle")).write_all_at(b"MIDDLE", 17).unwrap();
     open_rw(at("truncate")).set_len(6).unwrap();
     fs::write(at("empty"), "").unwrap();
     open_rw(at("extend")).set_len(70_000).unwrap();
-    chmod(&at("mode"), 0o4711).unwrap();
+    chmod(at("mode"), 0o4711).unwrap();
     if ability.owners {
         chown(at("owner"), 50, 60).unwrap();
     }
     let past = UNIX_EPOCH + Duration::from_millis(1_333_333_333_250);
     File::open(at("times")).unwrap().set_modified(past).unwrap();
-    set_xattr(&at("xattr-set"), "user.second", b"two\0bytes").unwrap();
+    set_xattr(at("xattr-set"), "user.second", b"two\0bytes").unwrap();
     remove_xattr(at("xattr-remove"), "user.first").unwrap();
     set_acl("u:0:rwx,g:0:r", &at("acl"));
-    chmod(&at("mode-then-data"), 0o640).unwrap();
-    append(&at("mode-then-data"), "def");
-    chmod(&at("dir-mode"), 0o1700).unwrap();
-    set_xattr(&at("dir-xattr"), "user.first", b"changed").unwrap();
+    chmod(at("mode-then-data"), 0o640).unwrap();
+    append(at("mode-then-data"), "def");
+    chmod(at("dir-mode"), 0o1700).unwrap();
+    set_xattr(at("dir-xattr"), "user.first", b"changed").unwrap();
     set_acl("d:u:0:rwx", &at("dir-acl"));
     fs::write(at("dir-acl/inherits"), "acl").unwrap();
     fs::create_dir(at("dir-acl/inherits-dir")).unwrap();
@@ -193,14 +193,14 @@ fn rename(dir: &Path, opaque: &Path, ability: Ability) {
     move_to(&at("link"), &at("link-renamed"));
     move_to(&at("fifo"), &at("fifo-renamed"));
     if !ability.peer {
-        chmod(&at("fifo-renamed"), 0o602).unwrap();
+        chmod(at("fifo-renamed"), 0o602).unwrap();
     }
     rename_with(&at("swap-a"), &at("swap-b"), RenameFlags::EXCHANGE).unwrap();
 
     move_to(&at("tree"), &at("tree-renamed"));
     fs::write(at("tree-renamed/added"), "after the rename").unwrap();
     move_to(&at("tree-renamed/sub"), &at("sub-moved-out"));
-    append(&at("sub-moved-out/deeper/c"), " changed");
+    append(at("sub-moved-out/deeper/c"), " changed");
     fs::remove_file(at("sub-moved-out/b")).unwrap();
 
     move_to(&at("again"), &at("once"));
@@ -239,14 +239,14 @@ fn recreate(dir: &Path) {
     fs::write(at("file-as-dir/inside"), "x").unwrap();
     fs::remove_file(at("file")).unwrap();
     fs::write(at("file"), "recreated").unwrap();
-    chmod(&at("file"), 0o600).unwrap();
+    chmod(at("file"), 0o600).unwrap();
 }
 
 fn links(dir: &Path) {
     let at = |name: &str| dir.join(name);
     fs::hard_link(at("alone"), at("alone-linked")).unwrap();
-    append(&at("alone-linked"), ", now two");
-    append(&at("third"), ", yes");
+    append(at("alone-linked"), ", now two");
+    append(at("third"), ", yes");
     fs::remove_file(at("fifth")).unwrap();
     fs::write(at("new"), "three names").unwrap();
     fs::hard_link(at("new"), at("new-2")).unwrap();
@@ -267,16 +267,16 @@ fn create(dir: &Path, ability: Ability) {
     symlink("t".repeat(2000), at("long-link")).unwrap();
     mknod(at("fifo"), FileType::Fifo, (0, 0)).unwrap();
     mknod(at("socket"), FileType::Socket, (0, 0)).unwrap();
-    chmod(&at("deep"), 0o2775).unwrap();
+    chmod(at("deep"), 0o2775).unwrap();
     fs::write(at("set-id"), "s").unwrap();
-    chmod(&at("set-id"), 0o6755).unwrap();
-    set_xattr(&at("set-id"), "user.created", b"with").unwrap();
+    chmod(at("set-id"), 0o6755).unwrap();
+    set_xattr(at("set-id"), "user.created", b"with").unwrap();
     if ability.owners {
         mknod(at("device"), FileType::CharacterDevice, (1, 3)).unwrap();
         fs::write(at("owned"), "o").unwrap();
         chown(at("owned"), 1234, 5678).unwrap();
         chown(at("link"), 12, 34).unwrap();
-        set_xattr(&at("owned"), "trusted.note", b"seen by root").unwrap();
+        set_xattr(at("owned"), "trusted.note", b"seen by root").unwrap();
         run_tool("setcap", [OsStr::new("cap_net_raw+ep"), at("owned").as_os_str()]);
     }
 }
