@@ -54,6 +54,7 @@ need_rust() {
     PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     local how="Install it, open a new shell and run this again:
+    apt-get install curl ca-certificates
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
     command -v cargo >/dev/null || die "Rust is missing. $how"
     have=$(rustc --version | cut -d' ' -f2)
