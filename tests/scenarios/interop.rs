@@ -89,7 +89,7 @@ fn the_union_is_what_a_plain_directory_would_be() {
     let mut union = layers(Program::Plyfs, &[]);
     let plain = plain_copy(&union, "plain");
     for root in [&plain, &union.path("")] {
-        workload::run(root, ability(&Program::Plyfs));
+        workload::run(root, ability(&Program::Plyfs, &Program::Plyfs));
     }
     assert_alike(&plain, &union.path(""), "before the remount");
     union.remount();
@@ -99,7 +99,7 @@ fn the_union_is_what_a_plain_directory_would_be() {
 /// `author` does the work; plyfs must see what the author sees, and go on from there.
 fn plyfs_reads(author: Program, options: &[&str]) {
     let mut union = layers(author.clone(), options);
-    workload::run(&union.path(""), ability(&author));
+    workload::run(&union.path(""), ability(&author, &Program::Plyfs));
     // Mounted anew, the author too knows only what is written.
     union.switch(author, options);
     let theirs = union.snapshot();
@@ -118,7 +118,7 @@ fn plyfs_reads(author: Program, options: &[&str]) {
 /// plyfs does the work; `reader` must see what plyfs sees.
 fn reads_plyfs(reader: Program, reader_options: &[&str], options: &[&str]) {
     let mut union = layers(Program::Plyfs, options);
-    workload::run(&union.path(""), ability(&Program::Plyfs));
+    workload::run(&union.path(""), ability(&Program::Plyfs, &reader));
     union.remount();
     let ours = union.snapshot();
     union.switch(reader, reader_options);
@@ -126,7 +126,7 @@ fn reads_plyfs(reader: Program, reader_options: &[&str], options: &[&str]) {
 }
 
 fn layers(program: Program, options: &[&str]) -> Union {
-    let [top, bottom] = workload::lowers(ability(&program));
+    let [top, bottom] = workload::lowers(ability(&program, &program));
     // The directory in which the work makes new things is there from the start.
     let mut builder = Union::new().lower(&top).lower(&bottom).upper("d create").program(program);
     for option in options {
@@ -135,11 +135,16 @@ fn layers(program: Program, options: &[&str]) -> Union {
     builder.mount()
 }
 
-fn ability(program: &Program) -> Ability {
+/// What can be done where `writer` writes and `reader` reads.
+fn ability(writer: &Program, reader: &Program) -> Ability {
     // Only one id is mapped in a namespace of `unshare -Urm`.
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-    let owners = map.split_whitespace().last() != Some("1");
-    Ability { owners, peer: matches!(program, Program::Peer(_)) }
+    let peer = |program| matches!(program, &Program::Peer(_));
+    Ability {
+        owners: map.split_whitespace().last() != Some("1"),
+        fifos: !peer(writer) && !peer(reader),
+        long_names: !peer(writer) && !peer(reader),
+    }
 }
 
 fn fuse_overlayfs_1() -> Program {
