@@ -13,7 +13,7 @@ use crate::support::{Builder, Field, Snapshot, Union, assert_same, tree};
 use crate::volume::Kind;
 use crate::workload::{self, Ability};
 
-const ROOT: Ability = Ability { owners: true, fifos: true, long_names: true };
+const ROOT: Ability = Ability { owners: true, sound: true };
 
 /// Leaves the test, loudly, if this kernel does not have the filesystem.
 macro_rules! needs {

@@ -86,10 +86,11 @@ fn fuse_overlayfs_2_reads_what_plyfs_wrote() {
 #[test]
 fn the_union_is_what_a_plain_directory_would_be() {
     needs_root!();
-    let mut union = layers(Program::Plyfs, &[]);
+    let ability = ability(&Program::Plyfs);
+    let mut union = layers(Program::Plyfs, &[], ability);
     let plain = plain_copy(&union, "plain");
     for root in [&plain, &union.path("")] {
-        workload::run(root, ability(&Program::Plyfs, &Program::Plyfs));
+        workload::run(root, ability);
     }
     assert_alike(&plain, &union.path(""), "before the remount");
     union.remount();
@@ -98,8 +99,9 @@ fn the_union_is_what_a_plain_directory_would_be() {
 
 /// `author` does the work; plyfs must see what the author sees, and go on from there.
 fn plyfs_reads(author: Program, options: &[&str]) {
-    let mut union = layers(author.clone(), options);
-    workload::run(&union.path(""), ability(&author, &Program::Plyfs));
+    let ability = ability(&author);
+    let mut union = layers(author.clone(), options, ability);
+    workload::run(&union.path(""), ability);
     // Mounted anew, the author too knows only what is written.
     union.switch(author, options);
     let theirs = union.snapshot();
@@ -117,16 +119,17 @@ fn plyfs_reads(author: Program, options: &[&str]) {
 
 /// plyfs does the work; `reader` must see what plyfs sees.
 fn reads_plyfs(reader: Program, reader_options: &[&str], options: &[&str]) {
-    let mut union = layers(Program::Plyfs, options);
-    workload::run(&union.path(""), ability(&Program::Plyfs, &reader));
+    let ability = ability(&reader);
+    let mut union = layers(Program::Plyfs, options, ability);
+    workload::run(&union.path(""), ability);
     union.remount();
     let ours = union.snapshot();
     union.switch(reader, reader_options);
     assert_same(&ours, &union.snapshot(), "what plyfs shows, and the reader");
 }
 
-fn layers(program: Program, options: &[&str]) -> Union {
-    let [top, bottom] = workload::lowers(ability(&program, &program));
+fn layers(program: Program, options: &[&str], ability: Ability) -> Union {
+    let [top, bottom] = workload::lowers(ability);
     // The directory in which the work makes new things is there from the start.
     let mut builder = Union::new().lower(&top).lower(&bottom).upper("d create").program(program);
     for option in options {
@@ -135,16 +138,12 @@ fn layers(program: Program, options: &[&str]) -> Union {
     builder.mount()
 }
 
-/// What can be done where `writer` writes and `reader` reads.
-fn ability(writer: &Program, reader: &Program) -> Ability {
+/// What can be done where this program, too, writes or reads.
+fn ability(program: &Program) -> Ability {
     // Only one id is mapped in a namespace of `unshare -Urm`.
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-    let peer = |program| matches!(program, &Program::Peer(_));
-    Ability {
-        owners: map.split_whitespace().last() != Some("1"),
-        fifos: !peer(writer) && !peer(reader),
-        long_names: !peer(writer) && !peer(reader),
-    }
+    let owners = map.split_whitespace().last() != Some("1");
+    Ability { owners, sound: !matches!(program, Program::Peer(_)) }
 }
 
 fn fuse_overlayfs_1() -> Program {
