@@ -106,7 +106,7 @@ fn inode_numbers_are_unique_over_filesystems_and_stay() {
     }
     let mut union = builder.mount();
     let numbers = inode_numbers(&union.path(""));
-    assert_eq!(numbers.len(), all.len() * (50 + 5 + 1) + 1, "entries of the union");
+    assert_eq!(numbers.len(), all.len() * (50 + 5 + 1) + 2, "entries of the union");
     for path in numbers.values() {
         chmod(path, 0o700).unwrap();
     }
@@ -191,10 +191,10 @@ fn work_into_upper_on(kind: Kind) {
     work(Union::new().upper_on(|point| kind.mount_empty(point)).lower(&top).lower(&bottom));
 }
 
-/// The same work in the union and in a plain copy of it.
+/// The same work in the union and in a plain copy of it, on the filesystem of the upper layer.
 fn work(builder: Builder) {
     let mut union = builder.upper("d create").mount();
-    let plain = union.scratch().join("plain");
+    let plain = union.upper("../plain");
     run("cp", ["-a".as_ref(), union.path("").as_os_str(), plain.as_os_str()]);
     for root in [&plain, &union.path("")] {
         workload::run(root, ROOT);
