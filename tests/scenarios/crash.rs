@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use plyfs::sys::fault::POINTS;
@@ -14,13 +14,15 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::needs_root;
 use crate::support::posix::{chmod, mknod, rename_with, set_xattr};
-use crate::support::{Builder, Field, Snapshot, Union, assert_same};
+use crate::support::{Field, Snapshot, Union, assert_same};
 
 /// One system call that changes the union, and the layers it works on.
 struct Scenario {
     lowers: [&'static str; 2],
     upper: &'static str,
     options: &'static [&'static str],
+    /// What an earlier mount did.
+    earlier: Option<fn(&Path) -> io::Result<()>>,
     change: fn(&Path) -> io::Result<()>,
     /// The fault points it comes by.
     points: &'static [&'static str],
@@ -41,8 +43,14 @@ macro_rules! scenarios {
     };
 }
 
-const NOTHING: Scenario =
-    Scenario { lowers: [LOWER, BOTTOM], upper: "", options: &[], change: |_| Ok(()), points: &[] };
+const NOTHING: Scenario = Scenario {
+    lowers: [LOWER, BOTTOM],
+    upper: "",
+    options: &[],
+    earlier: None,
+    change: |_| Ok(()),
+    points: &[],
+};
 
 /// Starts a program that dies at the fault point named in the file `fault`, if one is.
 const DYING: &[&str] = &["sh", "-c", "PLYFS_FAULT=$(cat fault) exec \"$@\"", "sh"];
@@ -258,6 +266,66 @@ scenarios! {
         points: &["rename.prepared", "rename.target-cleared", "rename.opaque-set", "rename.published"],
         ..NOTHING
     };
+    write_to_a_metacopy: Scenario {
+        options: &["metacopy=on"],
+        earlier: Some(|root| Ok(chmod(root.join("d/file"), 0o600)?)),
+        change: |root| write(&root.join("d/file"), b"changed"),
+        points: &[],
+        ..NOTHING
+    };
+    truncate_a_metacopy: Scenario {
+        options: &["metacopy=on"],
+        earlier: Some(|root| Ok(chmod(root.join("d/file"), 0o600)?)),
+        change: |root| fs::File::options().write(true).open(root.join("d/file"))?.set_len(2),
+        points: &[],
+        ..NOTHING
+    };
+    rename_a_redirected_directory: Scenario {
+        options: &["redirect_dir=on"],
+        earlier: Some(|root| fs::rename(root.join("tree"), root.join("renamed"))),
+        change: |root| fs::rename(root.join("renamed"), root.join("d/again")),
+        points: &[],
+        ..NOTHING
+    };
+    delete_the_changed_name_of_a_hard_link: Scenario {
+        earlier: Some(change_a_hard_link),
+        change: |root| fs::remove_file(root.join("links/second")),
+        points: &[],
+        ..NOTHING
+    };
+    delete_the_other_name_of_a_changed_hard_link: Scenario {
+        earlier: Some(change_a_hard_link),
+        change: |root| fs::remove_file(root.join("links/first")),
+        points: &[],
+        ..NOTHING
+    };
+    delete_the_last_name_of_a_changed_hard_link: Scenario {
+        earlier: Some(|root| {
+            change_a_hard_link(root)?;
+            fs::remove_file(root.join("links/first"))
+        }),
+        change: |root| fs::remove_file(root.join("links/second")),
+        points: &[],
+        ..NOTHING
+    };
+    rename_the_other_name_of_a_changed_hard_link: Scenario {
+        earlier: Some(change_a_hard_link),
+        change: |root| fs::rename(root.join("links/first"), root.join("links/third")),
+        points: &[],
+        ..NOTHING
+    };
+    link_the_other_name_of_a_changed_hard_link: Scenario {
+        earlier: Some(change_a_hard_link),
+        change: |root| fs::hard_link(root.join("links/first"), root.join("links/third")),
+        points: &[],
+        ..NOTHING
+    };
+    rename_over_a_name_of_a_changed_hard_link: Scenario {
+        earlier: Some(change_a_hard_link),
+        change: |root| fs::rename(root.join("d/file"), root.join("links/first")),
+        points: &[],
+        ..NOTHING
+    };
     exchange_two_lower_files: Scenario {
         change: |root| exchange(&root.join("d/file"), &root.join("d/other")),
         points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.exchanged"],
@@ -290,24 +358,31 @@ impl Scenario {
         assert_eq!(hit, self.points, "the fault points that were reached, and those declared");
     }
 
-    fn builder(&self) -> Builder {
+    /// The union before the change, mounted so that the daemon dies at `fault` if that is not empty.
+    fn mount(&self, fault: &str) -> Union {
         let builder = Union::new().lower(self.lowers[0]).lower(self.lowers[1]).upper(self.upper);
-        self.options.iter().fold(builder, |builder, option| builder.option(*option))
+        let builder = builder.wrapper(DYING);
+        let builder = self.options.iter().fold(builder, |builder, option| builder.option(*option));
+        wish(builder.path(), if self.earlier.is_none() { fault } else { "" });
+        let mut union = builder.mount();
+        if let Some(earlier) = self.earlier {
+            earlier(&union.path("")).unwrap();
+            wish(union.scratch(), fault);
+            union.remount();
+        }
+        union
     }
 
     /// Makes the change with a daemon that dies at `fault`; false if it never comes there.
     fn dies(&self, fault: &str, reference: &Reference) -> bool {
-        let builder = self.builder().wrapper(DYING);
-        let wanted = builder.path().join("fault");
-        fs::write(&wanted, fault).unwrap();
-        let mut union = builder.mount();
+        let mut union = self.mount(fault);
         let old = union.snapshot();
         let started = SystemTime::now();
         if (self.change)(&union.path("")).is_ok() {
             return false;
         }
         clear_away(&mut union, fault);
-        fs::write(&wanted, "").unwrap();
+        wish(union.scratch(), "");
         union.start();
         let found = union.snapshot();
         if reference.is_old(&old, &found, started, fault) {
@@ -323,6 +398,11 @@ impl Scenario {
         reference.assert_no_leftovers(&union, fault);
         true
     }
+}
+
+/// Where the program to be started in `dir` shall die.
+fn wish(dir: &Path, fault: &str) {
+    fs::write(dir.join("fault"), fault).unwrap();
 }
 
 /// Clears away a mount whose daemon must have died of itself.
@@ -344,7 +424,7 @@ struct Reference {
 
 impl Reference {
     fn of(scenario: &Scenario) -> Self {
-        let mut union = scenario.builder().mount();
+        let mut union = scenario.mount("");
         let started = SystemTime::now();
         (scenario.change)(&union.path("")).unwrap();
         let new = union.snapshot();
@@ -440,6 +520,12 @@ fn append(path: &Path) -> io::Result<()> {
     let mut file = fs::File::options().append(true).open(path)?;
     file.write_all(b" and more")?;
     file.sync_all()
+}
+
+fn change_a_hard_link(root: &Path) -> io::Result<()> {
+    append(&root.join("links/second"))?;
+    let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_030);
+    fs::File::open(root.join("links/second"))?.set_modified(past)
 }
 
 fn exchange(a: &Path, b: &Path) -> io::Result<()> {
