@@ -5,13 +5,12 @@ use std::io;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::{Config, Filesystem, Session, SessionACL};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Signal;
 
 use super::error::MountError;
 use super::mounted::{Detached, Mounted};
@@ -81,65 +80,50 @@ pub fn readers(threads: Option<u32>) -> usize {
     threads.map_or_else(processors, |count| count as usize)
 }
 
-enum Event {
-    Ended,
-    Signal(Signal),
-    TimedOut,
-}
-
 impl Running {
     /// Takes the mount away again.
     pub fn cancel(&self) {
         take_away(&self.mounted);
     }
 
-    /// Waits until the mount is unmounted, by anybody. The first of `signals` detaches it, busy or
-    /// not, and gives its users [a moment](GRACE); a second one ends the wait.
+    /// Waits until the mount is unmounted, by anybody. One of `signals` detaches it, busy or not,
+    /// and gives its users [a moment](GRACE).
     ///
     /// # Errors
     /// When the session broke, or the mount could not be detached.
     pub fn wait(self, signals: &Signals) -> Result<(), MountError> {
-        let mut deadline = None;
-        let mut outcome = Ok(());
-        loop {
-            match self.next_event(signals, deadline) {
-                Ok(Event::Ended) => return outcome.and(self.finish()),
-                Ok(Event::Signal(signal)) if deadline.is_none() => {
-                    log::info!("signal {}: unmounting", signal.as_raw());
-                    outcome = self.mounted.detach().map(|_now_or_out_of_reach| ());
-                    deadline = Some(Instant::now() + GRACE);
-                }
-                Ok(Event::Signal(_) | Event::TimedOut) => {
-                    log::warn!("{}: ended while in use", self.mounted.path().display());
-                    return outcome;
-                }
-                Err(error) => return Err(MountError::system("waiting for the session")(error)),
-            }
+        let failed = MountError::system("waiting for the session");
+        if self.ends_before(signals).map_err(failed)? {
+            return self.finish();
         }
+        let outcome = self.mounted.detach().map(|_now_or_out_of_reach| ());
+        let failed = MountError::system("waiting for the session");
+        if self.ends_within(GRACE).map_err(failed)? {
+            return outcome.and(self.finish());
+        }
+        log::warn!("{}: ended while in use", self.mounted.path().display());
+        outcome
     }
 
-    fn next_event(&self, signals: &Signals, deadline: Option<Instant>) -> Result<Event, Errno> {
-        loop {
-            let timeout = match deadline {
-                None => None,
-                Some(end) => match end.checked_duration_since(Instant::now()) {
-                    None => return Ok(Event::TimedOut),
-                    Some(left) => Some(Timespec::try_from(left).map_err(|_range| Errno::INVAL)?),
-                },
-            };
-            let mut fds =
-                [PollFd::new(&self.ended, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-            if !fds[0].revents().is_empty() {
-                return Ok(Event::Ended);
-            }
-            if !fds[1].revents().is_empty() {
-                return signals.take().map(Event::Signal);
-            }
+    /// Waits for the end or a signal; which came first.
+    fn ends_before(&self, signals: &Signals) -> Result<bool, Errno> {
+        let mut fds =
+            [PollFd::new(&self.ended, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        retry_on_intr(|| poll(&mut fds, None))?;
+        let ended = !fds[0].revents().is_empty();
+        if !ended {
+            log::info!("signal {}: unmounting", signals.take()?.as_raw());
         }
+        Ok(ended)
+    }
+
+    /// Whether the end comes before `time` is over. Signals change nothing any more: some senders
+    /// send two.
+    fn ends_within(&self, time: Duration) -> Result<bool, Errno> {
+        let timeout = Timespec::try_from(time).map_err(|_range| Errno::INVAL)?;
+        let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
+        // Only a signal handler could interrupt this, and the program has none.
+        Ok(retry_on_intr(|| poll(&mut fds, Some(&timeout)))? > 0)
     }
 
     /// What the session's thread ended with. Only a session that broke may have left its mount.

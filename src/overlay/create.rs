@@ -125,8 +125,8 @@ impl Overlay {
         let dir = self.upper_dir(&parent)?;
         let inherited = self.inherited(&mut contents, &dir)?;
         let outfit = self.outfit(caller, &new, &inherited)?;
-        let in_place = !whiteout
-            && !(below && new.kind.is_dir())
+        let hides_something = whiteout || (below && new.kind.is_dir());
+        let in_place = !hides_something
             && upper.overriding.is_none()
             && !whiteout::has_prefix(name)
             && outfit.uid == self.own.uid

@@ -70,12 +70,12 @@ impl Overlay {
             return Ok(());
         }
         let contents = self.contents(&node)?;
-        let mut emitted = 0;
+        let mut emitted = false;
         for (cookie, entry) in contents.names.after(after) {
             let (child, attr) = match self.enter(&node, &contents, entry) {
                 Ok(entered) => entered,
                 // What was listed already must not be lost with the error.
-                Err(_) if emitted > 0 => break,
+                Err(_) if emitted => break,
                 Err(error) => return Err(error),
             };
             let listed = DirEntry { name: &entry.name, ino: attr.ino, kind: entry.kind, cookie };
@@ -83,7 +83,7 @@ impl Overlay {
                 self.forget(child.id, 1);
                 break;
             }
-            emitted += 1;
+            emitted = true;
         }
         Ok(())
     }

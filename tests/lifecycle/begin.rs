@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal};
 
-use crate::stage::{Daemon, Stage, fails, run, shell, succeeds, text, wait_until};
+use crate::stage::{Daemon, Stage, fails, is_root, run, shell, succeeds, text, wait_until};
 
 #[test]
 fn status_zero_means_that_the_mount_answers() {
@@ -90,6 +90,24 @@ fn type_and_source_are_as_the_caller_names_them() {
     assert_eq!(shown(), "fuse.other a,b");
     succeeds(stage.plyfs(&stage.read_only()).arg0("fuse-overlayfs"));
     assert_eq!(shown(), "fuse.fuse-overlayfs fuse-overlayfs");
+}
+
+#[test]
+fn mount_8_mounts_by_type_and_by_helper() {
+    if !is_root("mount(8)") {
+        return;
+    }
+    let stage = Stage::new();
+    // mount(8) and mount.fuse3 know only the usual places for programs.
+    let script = r#"mount --bind "${1%/*}" /usr/local/bin; cd /; export PATH=/usr/local/bin:$PATH
+        show() { cat "$3/hello"; grep -c "$3 ro,noexec,noatime - fuse.plyfs none ro" /proc/self/mountinfo; umount "$3"; }
+        mount -t fuse.plyfs none "$3" -o "$2,noexec"; show "$@"
+        mount -t fuse 'plyfs#none' "$3" -o "$2,noexec"; show "$@""#;
+    let mut command = stage.command("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-ec", script, "sh"]);
+    let output = run(command.args(stage.arguments()));
+    let printed = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(printed, ("hello1\nhello1\n".into(), String::new()));
 }
 
 #[test]

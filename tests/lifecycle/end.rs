@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use rustix::process::{Pid, Signal};
 
@@ -53,14 +54,54 @@ fn a_signal_unmounts_and_ends_a_busy_mount() {
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_the_users() {
+fn signals_that_come_in_a_burst_count_as_one() {
     let stage = Stage::new();
-    let daemon = stage.mount();
-    let _file = File::open(stage.mountpoint().join("hello")).unwrap();
-    daemon.signal(Signal::TERM);
-    wait_until("it is unmounted", || stage.mounts().is_empty());
-    daemon.signal(Signal::TERM);
-    daemon.ends();
+    for _ in 0..20 {
+        let child =
+            stage.plyfs(&stage.read_only()).arg("-f").stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("it is mounted", || !stage.mounts().is_empty());
+        let daemon = Daemon(Pid::from_child(&child));
+        SIGNALS.into_iter().for_each(|signal| daemon.signal(signal));
+        daemon.ends();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(text(&output.stderr), "");
+        assert_eq!(stage.mounts(), [""; 0]);
+    }
+}
+
+#[test]
+fn what_was_written_before_a_signal_is_there_at_the_next_mount() {
+    let stage = Stage::new();
+    for (round, signal) in SIGNALS.into_iter().enumerate() {
+        succeeds(&mut stage.plyfs(&stage.writable()));
+        let daemon = stage.daemon();
+        let directory = stage.mountpoint().join(format!("{round}"));
+        fs::create_dir(&directory).unwrap();
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let directory = directory.clone();
+                // Writes until the mount is taken away; the number of complete files.
+                thread::spawn(move || {
+                    let file = |number: &usize| directory.join(format!("{writer}.{number}"));
+                    let write = |number: &usize| fs::write(file(number), format!("{number}"));
+                    (0..).take_while(|number| write(number).is_ok()).count()
+                })
+            })
+            .collect();
+        wait_until("files are written", || fs::read_dir(&directory).unwrap().count() > 50);
+        daemon.signal(signal);
+        let counts: Vec<usize> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        daemon.ends();
+        succeeds(&mut stage.plyfs(&stage.writable()));
+        for (writer, count) in counts.into_iter().enumerate() {
+            for number in 0..count {
+                let content = fs::read_to_string(directory.join(format!("{writer}.{number}")));
+                assert_eq!(content.unwrap(), format!("{number}"));
+            }
+        }
+        succeeds(&mut shell("umount $1", &[stage.mountpoint()]));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::stage::{Stage, USER, fails, is_root, run, succeeds, text};
+use crate::stage::{Stage, USER, Visitor, fails, is_root, run, shell, succeeds, text};
 
 fn plyfs_at(stage: &Stage, mountpoint: &str) -> Command {
     let mut command = stage.command(stage.program());
@@ -35,6 +35,28 @@ fn a_layer_that_is_missing_leaves_nothing_mounted() {
     assert!(line.contains(&missing), "{line}");
     assert_eq!(stage.mounts(), [""; 0]);
     assert_eq!(stage.daemons(), []);
+}
+
+#[test]
+fn an_upper_in_use_by_a_live_mount_is_refused() {
+    let stage = Stage::new();
+    succeeds(&mut stage.plyfs(&stage.writable()));
+    let daemon = stage.daemon();
+    let elsewhere = stage.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let mut second = stage.command(stage.program());
+    let line = fails(second.arg("-o").arg(stage.writable()).arg(&elsewhere));
+    assert!(line.contains("in use by another live mount"), "{line}");
+    assert_eq!(stage.mounts().len(), 1);
+    assert_eq!(stage.read(), "hello");
+    // A mount that nobody can reach any more, but somebody still uses, is live too.
+    let visitor = Visitor::in_directory(&stage, &stage.mountpoint());
+    succeeds(&mut shell("umount -l $1", &[stage.mountpoint()]));
+    let line = fails(&mut stage.plyfs(&stage.writable()));
+    assert!(line.contains("in use by another live mount"), "{line}");
+    drop(visitor);
+    daemon.ends();
+    succeeds(&mut stage.plyfs(&stage.writable()));
 }
 
 #[test]
@@ -74,6 +96,15 @@ fn without_the_device_it_says_what_to_do() {
 }
 
 #[test]
+fn without_proc_it_says_so() {
+    if !is_root("hiding /proc") {
+        return;
+    }
+    let line = fails_after(&Stage::new(), "mount -t tmpfs t /proc", "env");
+    assert!(line.contains("mount /proc first"), "{line}");
+}
+
+#[test]
 fn without_permission_on_the_device_it_says_so() {
     let Some(stage) = Stage::of_user() else { return };
     let closed = "mknod -m 600 $3.dev c 10 229; mount --bind $3.dev /dev/fuse";
@@ -107,7 +138,7 @@ fn a_busy_union_is_not_unmounted() {
 fn an_ordinary_users_busy_union_is_not_unmounted() {
     let Some(stage) = Stage::of_user() else { return };
     stage.mount();
-    let _visitor = crate::stage::Visitor::in_directory(&stage, &stage.mountpoint());
+    let _visitor = Visitor::in_directory(&stage, &stage.mountpoint());
     let line = fails(stage.command(stage.program()).arg("umount").arg(stage.mountpoint()));
     assert!(line.contains("in use"), "{line}");
 }

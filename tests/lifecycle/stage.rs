@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
@@ -211,14 +211,19 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Runs `command` until it has ended and every copy of its pipes is closed.
+/// Runs `command` until it has ended and every copy of its pipes is closed. Its process group is
+/// killed if that takes too long.
 pub fn run(command: &mut Command) -> Output {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let child = command.spawn().unwrap();
+    let group = Pid::from_child(&child);
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
-    let ended = receiver.recv_timeout(DEADLINE);
-    let output = ended.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {command:?}"));
-    output.unwrap()
+    let ended = receiver.recv_timeout(DEADLINE).unwrap_or_else(|_late| {
+        let killed = kill_process_group(group, Signal::KILL);
+        panic!("not within {DEADLINE:?}: {command:?} (killed: {killed:?})")
+    });
+    ended.unwrap()
 }
 
 /// Runs `command`, which must succeed and print nothing.
