@@ -1,6 +1,9 @@
 # What a bare Debian machine must have before the program can be built, mounted and tested.
 # Sourced by the scripts. Root installs what is missing; anybody else is told what root would install.
 
+# Where an ordinary user of Debian does not look: chroot, mkfs, losetup.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
 # Colours for people, plain text for files and pipes.
 bold= red= yellow= green= cyan= plain=
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
@@ -32,7 +35,7 @@ apt_update_once() {
 
 # need COMMAND=PACKAGE... : a command, or an absolute path, that must exist, and the package that brings it.
 need() {
-    local PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin pair missing=()
+    local pair missing=()
     for pair in "$@"; do
         case $pair in
             /*) [ -e "${pair%%=*}" ] || missing+=("${pair#*=}") ;;
@@ -74,7 +77,7 @@ need_fuse_device() {
 
 need_user_namespace() {
     unshare --user --map-root-user --mount true 2>/dev/null ||
-        die "unprivileged user namespaces are switched off here: run this as root"
+        die "this user cannot make a user namespace here: run this as root"
 }
 
 target_directory() { realpath -m "${CARGO_TARGET_DIR:-target}"; }
