@@ -60,8 +60,9 @@ impl Overlay {
         Ok(())
     }
 
-    /// Counts a deleted name that only lower layers have: the inode's own count does not know of it.
-    pub(super) fn count_deleted_lower_name(&self, node: &Node) -> Result<()> {
+    /// Counts a name that only lower layers had and that is deleted, or that the upper inode has itself from
+    /// now on: the union's count is one less above the inode's own.
+    pub(super) fn count_lower_name(&self, node: &Node) -> Result<()> {
         let upper = self.writable()?;
         let (place, bias, linked) = {
             let mut state = node.state.lock();

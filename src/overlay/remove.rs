@@ -147,7 +147,7 @@ impl Overlay {
             return Ok(());
         }
         if !in_upper {
-            self.count_deleted_lower_name(node)?;
+            self.count_lower_name(node)?;
         }
         self.drop_unused_index(node)
     }

@@ -106,9 +106,9 @@ impl Overlay {
         }
         self.copy_up(from.dir, 0)?;
         self.copy_up(to.dir, 0)?;
-        self.bring_up(source)?;
+        self.bring_up(from, source)?;
         if let (true, Some(target)) = (flags.exchange, target) {
-            self.bring_up(target)?;
+            self.bring_up(to, target)?;
         }
         fault::point("rename.prepared");
         let mut locked = self.lock_both(from.dir, to.dir)?;
@@ -154,9 +154,9 @@ impl Overlay {
     }
 
     /// Brings what is to move into the upper layer, in a form in which it can move.
-    fn bring_up(&self, node: &Arc<Node>) -> Result<()> {
+    fn bring_up(&self, at: At<'_>, node: &Arc<Node>) -> Result<()> {
         if !node.kind.is_dir() {
-            return self.copy_up(node, u64::MAX);
+            return self.copy_up_name(at.dir, at.name, node);
         }
         if self.contents(node)?.stack.is_empty() {
             return Ok(());
@@ -220,24 +220,6 @@ impl Overlay {
             }
         }
         Ok(())
-    }
-
-    /// Makes sure that this very name of a file is in the upper layer, also when the file is there
-    /// already under another.
-    fn copy_up_name(&self, dir: &Arc<Node>, name: &Name, node: &Arc<Node>) -> Result<()> {
-        self.copy_up(node, u64::MAX)?;
-        let mut contents = self.contents_mut(dir)?;
-        let Some(entry) = contents.names.get_mut(name) else { return Ok(()) };
-        if entry.layer.is_upper() {
-            return Ok(());
-        }
-        let object = self.upper_object(node)?;
-        let parent = self.upper_dir(dir)?;
-        crate::layer::workdir::link(&object, parent.as_fd(), name)?;
-        entry.layer = crate::layer::LayerIndex::UPPER;
-        entry.ino = object.stat()?.ino;
-        node.add_name(NameRef { parent: dir.clone(), name: name.clone(), in_upper: true });
-        self.count_deleted_lower_name(node)
     }
 
     /// Makes an upper directory opaque whose visible contents are all in the upper layer.
