@@ -250,7 +250,11 @@ fn assert_linked(union: &Union, paths: &[&str], content: &str) {
     for path in paths {
         let stat = lstat(union.path(path));
         assert_eq!(text(union.path(path)), content, "content of {path}");
-        assert_eq!(stat.st_nlink as usize, paths.len(), "links of {path}");
+        assert_eq!(
+            stat.st_nlink as usize,
+            paths.len(),
+            "links of {path} of {paths:?} with {content}"
+        );
         assert_eq!(stat.st_ino, first, "inode of {path}");
     }
 }

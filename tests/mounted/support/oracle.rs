@@ -25,7 +25,9 @@ pub fn same_as_plain_without(fields: &[Field], text: &str, operations: impl Fn(&
     for (place, builder) in places(text) {
         let mut union = builder.mount();
         let observed = operations(&union.path(""));
-        assert_eq!(expected, observed, "the tree being in {place}");
+        let lines = expected.lines().zip(observed.lines()).filter(|(a, b)| a != b);
+        let wrong: Vec<_> = lines.map(|(a, b)| format!("expected {a}\n    seen {b}")).collect();
+        assert!(expected == observed, "the tree being in {place}:\n{}", wrong.join("\n"));
         let look = |union: &Union| union.snapshot().without(&[Field::Mtime]).without(fields);
         let now = look(&union);
         assert_same(&tree, &now, &format!("plain directory and union, the tree being in {place}"));
