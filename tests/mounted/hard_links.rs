@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::support::posix::{
     append, chmod, errno, exists, get_xattr, ino, lstat, mode, names, set_xattr, text,
 };
-use crate::support::{Union, same_as_plain};
+use crate::support::{Field, Snapshot, Union, same_as_plain};
 use crate::{isolated, needs_root};
 
 const LINKED: &str = "f a text=old\nh d/b to=a\nh c to=a\nf other";
@@ -242,6 +242,32 @@ fn unlinked_name_of_an_open_file_leaves_the_others() {
     union.remount();
     assert_linked(&union, &["d/b", "c"], "old+");
     assert_eq!(errno(fs::metadata(union.path("a"))), Errno::NOENT);
+}
+
+#[test]
+fn data_of_lower_links_goes_with_their_last_name() {
+    needs_root!();
+    // What was changed by which name, and in which order the names are looked up and removed.
+    for (changed, order) in
+        [("a", ["a", "b"]), ("a", ["b", "a"]), ("b", ["a", "b"]), ("b", ["b", "a"])]
+    {
+        let mut union = Union::new().lower("f a text=old\nh b to=a").mount();
+        append(union.path(changed), "+");
+        union.remount();
+        for name in order {
+            assert_eq!(text(union.path(name)), "old+");
+        }
+        for name in order {
+            fs::remove_file(union.path(name)).unwrap();
+        }
+        union.remount();
+        assert_eq!(names(union.path("")), [""; 0]);
+        let work = Snapshot::of(&union.work(""));
+        for path in work.paths() {
+            let content = work.field(path.to_str().unwrap(), Field::Content);
+            assert_ne!(content, Some("old+"), "{changed}, {order:?}: {path:?} is left");
+        }
+    }
 }
 
 /// These names, and as far as st_nlink tells no others, are one file.

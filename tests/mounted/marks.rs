@@ -37,23 +37,73 @@ fn every_form_of_whiteout_hides_names_of_lower_layers() {
 }
 
 #[test]
-fn whiteouts_in_the_upper_layer_are_read_in_every_form() {
+fn names_deleted_in_any_form_can_be_made_again_and_deleted_again() {
     needs_root!();
-    let upper = "w a\nf .wh.b\nf d/c trusted.overlay.whiteout=\nd d trusted.overlay.opaque=x";
-    let mut union = Union::new().upper(upper).lower("f a\nf b\nf d/c\nf stays").mount();
-    assert_eq!(names(union.path("")), ["d", "stays"]);
-    assert_eq!(names(union.path("d")), [""; 0]);
-    for name in ["a", "b", "d/c"] {
-        fs::write(union.path(name), "new").unwrap();
+    type Make = fn(&Path);
+    let makes: [(&str, Make); 6] = [
+        ("file", |path| fs::write(path, "new").unwrap()),
+        ("directory", |path| fs::create_dir(path).unwrap()),
+        ("symbolic link", |path| std::os::unix::fs::symlink("new", path).unwrap()),
+        ("hard link", |path| fs::hard_link(path.with_file_name("stays"), path).unwrap()),
+        ("renamed file", |path| {
+            fs::write(path.with_file_name("tmp"), "new").unwrap();
+            fs::rename(path.with_file_name("tmp"), path).unwrap();
+        }),
+        ("renamed directory", |path| {
+            fs::create_dir(path.with_file_name("tmp")).unwrap();
+            fs::rename(path.with_file_name("tmp"), path).unwrap();
+        }),
+    ];
+    let upper = "w d/a\nf d/.wh.b\nf e/c trusted.overlay.whiteout=\nd e trusted.overlay.opaque=x
+        f e/g user.overlay.whiteout=";
+    let lower = "f d/a\nf d/b/inside\nf d/stays\nf e/c\nf e/stays\nf e/g/inside";
+    for (what, make) in makes {
+        let mut union = Union::new().upper(upper).lower(lower).mount();
+        for path in ["d/a", "d/b", "e/c", "e/g"] {
+            assert!(!exists(union.path(path)), "{what}: {path}");
+            make(&union.path(path));
+        }
+        let made = union.snapshot();
+        union.remount();
+        let mtime = crate::support::Field::Mtime;
+        let again = union.snapshot().without(&[mtime]);
+        crate::support::assert_same(&made.without(&[mtime]), &again, what);
+        for path in ["d/a", "d/b", "e/c", "e/g"] {
+            if kind(union.path(path)) == FileType::Directory {
+                assert_eq!(names(union.path(path)), [""; 0], "{what}: {path}");
+                fs::remove_dir(union.path(path)).unwrap();
+            } else {
+                fs::remove_file(union.path(path)).unwrap();
+            }
+        }
+        union.remount();
+        assert_eq!(names(union.path("d")), ["stays"], "{what}");
+        assert_eq!(names(union.path("e")), ["stays"], "{what}");
     }
-    union.remount();
-    for name in ["a", "b", "d/c"] {
-        assert_eq!(text(union.path(name)), "new", "{name}");
-        fs::remove_file(union.path(name)).unwrap();
+}
+
+#[test]
+fn directories_with_old_whiteouts_can_be_renamed_and_removed() {
+    needs_root!();
+    let upper = "w d/a\nf d/.wh.b\nd e trusted.overlay.opaque=x\nf e/c trusted.overlay.whiteout=";
+    for remove in [false, true] {
+        let mut union = Union::new().upper(upper).lower("f d/a\nf d/b\nf e/c\nf f").mount();
+        for dir in ["d", "e"] {
+            if remove {
+                fs::remove_dir(union.path(dir)).unwrap();
+            } else {
+                fs::rename(union.path(dir), union.path(format!("moved-{dir}"))).unwrap();
+            }
+        }
+        union.remount();
+        if remove {
+            assert_eq!(names(union.path("")), ["f"]);
+        } else {
+            assert_eq!(names(union.path("")), ["f", "moved-d", "moved-e"]);
+            assert_eq!(names(union.path("moved-d")), [""; 0]);
+            assert_eq!(names(union.path("moved-e")), [""; 0]);
+        }
     }
-    union.remount();
-    assert_eq!(names(union.path("")), ["d", "stays"]);
-    assert_eq!(names(union.path("d")), [""; 0]);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn absent_names_and_known_attributes_are_cached() {
     let union = Union::new().lower("f d/a text=a").lower("f d/b").mount();
     assert!(!exists(union.path("d/absent")) && exists(union.path("d/a")));
     // A stopped program can answer nothing: what is answered comes from the cache of the kernel.
-    union.live().signal(Signal::STOP);
+    union.live().freeze();
     let (answer, answers) = channel();
     let (absent, present) = (union.path("d/absent"), union.path("d/a"));
     std::thread::spawn(move || answer.send((exists(absent), exists(present))));

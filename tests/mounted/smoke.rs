@@ -38,7 +38,7 @@ fn a_change_in_a_lower_layer_is_noticed() {
 fn a_mount_that_hangs_is_torn_down() {
     needs_root!();
     let union = Union::new().lower("f a").lifetime(Duration::from_secs(1)).mount();
-    union.live().signal(rustix::process::Signal::STOP);
+    union.live().freeze();
     assert!(fs::metadata(union.path("a")).is_err());
     let end = catch_unwind(AssertUnwindSafe(|| drop(union)));
     let message = *end.unwrap_err().downcast::<&str>().unwrap();

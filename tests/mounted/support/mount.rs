@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 
 use super::scratch::{detach, mounts};
 
@@ -131,7 +131,12 @@ impl Mount {
             std::thread::sleep(Duration::from_millis(5));
         }
         if let Some(mut daemon) = self.daemon.take() {
-            assert!(ended(&daemon, PATIENCE), "still running after the unmount:\n{}", self.log());
+            assert!(
+                ended(&daemon, PATIENCE),
+                "still running after the unmount; {}:\n{}",
+                holders(&self.point),
+                self.log()
+            );
             let status = daemon.wait().unwrap();
             assert!(status.success(), "ended with {status} after the unmount:\n{}", self.log());
         }
@@ -140,6 +145,13 @@ impl Mount {
     /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Stops the program and waits until it has stopped: from then on it answers nothing.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// Waits for the program to end by itself.
@@ -187,6 +199,24 @@ fn try_unmount(point: &Path) -> std::io::Result<()> {
         }
         result => Ok(result?),
     }
+}
+
+/// The processes whose mount namespace still has a copy of the mount: it lives as long as they.
+fn holders(point: &Path) -> String {
+    let mut found = String::from("also mounted for");
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let table = fs::read(process.path().join("mountinfo")).unwrap_or_default();
+        let needle = point.as_os_str().as_bytes();
+        if table
+            .split(|b| *b == b' ')
+            .any(|word| word == needle.strip_suffix(b"/").unwrap_or(needle))
+        {
+            let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            found += &format!(" [{} {command}]", process.file_name().to_string_lossy());
+        }
+    }
+    found
 }
 
 /// Ends a mount that lives too long, so that nobody waits for it for ever.

@@ -8,7 +8,8 @@ use super::tree;
 use super::union::{Builder, Union};
 
 /// Runs `operations` on the tree `text` in a plain directory, then in unions that hold that tree in
-/// the lower layer, in the upper layer, and in one layer under a layer with the same directories.
+/// the lower layer, in the upper layer, in one layer under a layer with the same directories, and in
+/// the lower layer of a union that writes whiteouts as `.wh.` files.
 ///
 /// Fails unless the returned observations and the trees are alike, and still after a remount.
 pub fn same_as_plain(text: &str, operations: impl Fn(&Path) -> String) {
@@ -37,12 +38,16 @@ pub fn same_as_plain_without(fields: &[Field], text: &str, operations: impl Fn(&
 }
 
 /// The same tree in different places of the stack.
-fn places(text: &str) -> [(&'static str, Builder); 3] {
-    let directories: String =
-        text.lines().filter(|line| line.starts_with("d ")).collect::<Vec<_>>().join("\n");
+fn places(text: &str) -> [(&'static str, Builder); 4] {
+    let directories: Vec<_> = text.lines().filter(|line| line.starts_with("d ")).collect();
+    let names = ("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT", "1");
     [
         ("the lower layer", Union::new().lower(text)),
         ("the upper layer", Union::new().lower("").upper(text)),
-        ("a layer under others", Union::new().lower(&directories).lower(text)),
+        ("a layer under others", Union::new().lower(&directories.join("\n")).lower(text)),
+        (
+            "the lower layer and whiteouts being names",
+            Union::new().environment(names.0, names.1).lower(text),
+        ),
     ]
 }
