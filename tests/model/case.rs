@@ -1,0 +1,183 @@
+//! One test case: a stack of layers and a sequence of operations, and how it is run.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::driver::{Check, Driver};
+use crate::initial::{build, initial_tree};
+use crate::kernel::HostDir;
+use crate::layer::{Layer, LayerSpec};
+use crate::materialise::materialise;
+use crate::model::Rules;
+use crate::op::Op;
+use crate::snapshot::Snapshot;
+use crate::subject::Subject;
+use crate::union::Union;
+
+/// What the case runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// One layer as a plain directory, by the kernel: proves the model.
+    Host,
+    /// A union with everything on one filesystem.
+    Union(Redirect),
+    /// A union with upper and workdir on a filesystem in memory, apart from the lower layers.
+    UpperInMemory(Redirect),
+    /// A union of lower layers only.
+    ReadOnly,
+}
+
+/// What a rename of a directory that has a lower part does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirect {
+    /// Copies it up as a whole.
+    Copy,
+    /// Moves its upper part and notes where the lower one lies.
+    Mark,
+    /// Fails.
+    Refuse,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Case {
+    pub setup: Setup,
+    /// Top first. The first one is the upper layer unless the setup is read-only.
+    pub layers: Vec<Layer>,
+    pub ops: Vec<Op>,
+    /// The whole tree is compared after so many operations.
+    pub compare_every: usize,
+}
+
+/// Directories of one run, removed on drop.
+pub struct Directories {
+    /// Top first.
+    pub layers: Vec<PathBuf>,
+    pub work: PathBuf,
+    _temporary: Vec<TempDir>,
+}
+
+impl Setup {
+    pub fn rules(self) -> Rules {
+        let refuse = Redirect::Refuse;
+        Rules {
+            has_marks: self.has_marks(),
+            read_only: self == Setup::ReadOnly,
+            refuse_lower_rename: self == Setup::Union(refuse) || self == Setup::UpperInMemory(refuse),
+        }
+    }
+
+    /// A union is mounted with one lower layer at least.
+    pub fn fewest_layers(self) -> usize {
+        if matches!(self, Setup::Host | Setup::ReadOnly) { 1 } else { 2 }
+    }
+
+    /// Whether layers have marks: a plain directory has no use for them.
+    pub fn has_marks(self) -> bool {
+        self != Setup::Host
+    }
+}
+
+impl Case {
+    /// Runs the case; an error tells the first difference.
+    pub fn run(&self) -> Check {
+        let specs = build(&self.layers);
+        let directories = Directories::make(self.setup, &specs)
+            .map_err(|error| format!("making the layers: {error}"))?;
+        let Directories { layers, work, .. } = &directories;
+        match self.setup {
+            Setup::Host => {
+                let open = || HostDir::open(layers[0].clone()).map_err(|errno| errno.to_string());
+                self.drive(open, &specs, &[])
+            }
+            Setup::ReadOnly => self.drive(|| Union::open(self.setup, layers, work), &specs, layers),
+            _ => self.drive(|| Union::open(self.setup, layers, work), &specs, &layers[1..]),
+        }
+    }
+
+    /// Lower layers are recorded before the subject sees them.
+    fn drive<S: Subject>(
+        &self,
+        open: impl FnOnce() -> Result<S, String>,
+        specs: &[LayerSpec],
+        lowers: &[PathBuf],
+    ) -> Check {
+        let mut model = initial_tree(specs);
+        model.rules = self.setup.rules();
+        let lowers: Vec<(&Path, Snapshot)> = lowers
+            .iter()
+            .map(|lower| Snapshot::take(lower).map(|snapshot| (lower.as_path(), snapshot)))
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("reading a layer: {error}"))?;
+        let untouched = || lowers.iter().try_for_each(|(lower, before)| before.check(lower));
+
+        let mut driver = Driver::new(open()?, model);
+        driver.compare_trees(false).map_err(|why| format!("at the start: {why}"))?;
+        for (at, op) in self.ops.iter().enumerate() {
+            let fail = |why: String| format!("step {at}, {op:?}: {why}");
+            driver.step(op).map_err(fail)?;
+            if (at + 1) % self.compare_every == 0 || *op == Op::Remount {
+                driver.compare_trees(at % 2 == 1).map_err(|why| format!("after {}", fail(why)))?;
+            }
+            if *op == Op::Remount {
+                untouched().map_err(fail)?;
+            }
+        }
+        driver.compare_trees(false).map_err(|why| format!("at the end: {why}"))?;
+        driver.forget_everything()?;
+        driver.step(&Op::Remount)?;
+        driver.compare_trees(true).map_err(|why| format!("after reopening: {why}"))?;
+        untouched()
+    }
+}
+
+impl Directories {
+    /// Puts the layers on disk. Temporary directories go below the build directory: a real
+    /// filesystem, unlike /tmp on many machines.
+    fn make(setup: Setup, specs: &[LayerSpec]) -> std::io::Result<Directories> {
+        let temporary = |place: &str| tempfile::Builder::new().prefix("plyfs-model").tempdir_in(place);
+        let disk = temporary(env!("CARGO_TARGET_TMPDIR"))?;
+        let writable = match setup {
+            Setup::UpperInMemory(_) => Some(temporary("/dev/shm")?),
+            _ => None,
+        };
+        let top = writable.as_ref().unwrap_or(&disk).path();
+        let layers: Vec<PathBuf> = (0..specs.len())
+            .map(|at| if at == 0 { top } else { disk.path() }.join(format!("layer{at}")))
+            .collect();
+        for (spec, layer) in specs.iter().zip(&layers) {
+            fs::create_dir(layer)?;
+            materialise(spec, layer)?;
+        }
+        let work = top.join("work");
+        fs::create_dir(&work)?;
+        Ok(Directories { layers, work, _temporary: writable.into_iter().chain([disk]).collect() })
+    }
+}
+
+/// Prints the code of a regression test.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "check(\n    {:?},", self.setup)?;
+        writeln!(f, "    vec![")?;
+        for layer in &self.layers {
+            writeln!(f, "        layer(vec![")?;
+            for item in &layer.items {
+                let code = format!("{item:?}").replace(", [", ", vec![");
+                writeln!(f, "            {code},")?;
+            }
+            writeln!(f, "        ]){},", layer.extra_code())?;
+        }
+        writeln!(f, "    ],\n    &[")?;
+        for op in &self.ops {
+            writeln!(f, "        {op:?},")?;
+        }
+        write!(f, "    ],\n);")?;
+        if self.compare_every > 1 {
+            write!(f, " // trees compared every {} operations", self.compare_every)?;
+        }
+        Ok(())
+    }
+}
