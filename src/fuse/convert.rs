@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
 
 use crate::overlay::{Attr, Caller, DirEntry, NodeId};
+use crate::sys::inode_flags::Extended;
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Time};
 
@@ -119,15 +120,21 @@ pub(super) fn name_list(names: &[Box<OsStr>]) -> Vec<u8> {
     names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect()
 }
 
-/// `FS_IOC_GETFLAGS` and `FS_IOC_SETFLAGS`.
+/// The ioctls of inode flags.
 pub(super) enum InodeFlagsCall {
+    /// `FS_IOC_GETFLAGS`
     Get,
+    /// `FS_IOC_SETFLAGS`
     Set(u32),
+    /// `FS_IOC_FSGETXATTR`
+    GetExtended,
+    /// `FS_IOC_FSSETXATTR`
+    SetExtended(Extended),
 }
 
 impl InodeFlagsCall {
     /// Understands the call in its forms with 4 and 8 bytes (linux/fs.h: `_IOR('f', 1, long)`,
-    /// `_IOR('f', 1, int)`, `_IOW('f', 2, …)`).
+    /// `_IOR('f', 1, int)`, `_IOW('f', 2, …)`, `_IOR('X', 31, struct fsxattr)`, `_IOW('X', 32, …)`).
     pub fn parse(command: u32, input: &[u8]) -> Option<Self> {
         match command {
             0x8008_6601 | 0x8004_6601 => Some(Self::Get),
@@ -135,6 +142,8 @@ impl InodeFlagsCall {
                 let bytes = input.get(..4)?.try_into().ok()?;
                 Some(Self::Set(u32::from_ne_bytes(bytes)))
             }
+            0x801c_581f => Some(Self::GetExtended),
+            0x401c_5820 => Some(Self::SetExtended(input.get(..28)?.try_into().ok()?)),
             _ => None,
         }
     }

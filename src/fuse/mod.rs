@@ -1,7 +1,7 @@
 //! The FUSE protocol on top of the union: each method decodes, calls the overlay and replies.
 //!
-//! Nothing is decided here but what the protocol itself asks for. Opens are never seen (the first one is
-//! answered with `ENOSYS`), names, attributes and absence are cached by the kernel for as long as it
+//! Nothing is decided here but what the protocol itself asks for. Opens are not seen (the first one is
+//! answered with `ENOSYS`) unless `io=plain` or `timeout=` asks for them; names, attributes and absence are cached by the kernel for as long as it
 //! likes, since every change goes through this mount.
 
 mod convert;
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
+    IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
@@ -26,6 +26,9 @@ use convert::{attr, caller, errno, kind, new_time, node};
 /// How the union is offered to the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
+    /// Whether the kernel need not tell of opens. If it does, a file is copied up when it is opened for
+    /// writing, and not only when it is first changed.
+    pub zero_open: bool,
     /// How long the kernel may answer from its caches; `None` for ever.
     pub timeout: Option<Duration>,
     /// Whether ACLs are offered.
@@ -259,10 +262,20 @@ impl Filesystem for Adapter {
         self.reply_entry(self.overlay.link(node(ino), node(parent), name), reply);
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.zero_open {
-            true => reply.error(errno(Errno::NOSYS)),
-            false => reply.opened(FileHandle(0), FopenFlags::empty()),
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.zero_open {
+            return reply.error(errno(Errno::NOSYS));
+        }
+        let prepared = match flags.acc_mode() {
+            OpenAccMode::O_RDONLY => Ok(()),
+            _ => self.overlay.prepare_write(node(ino)),
+        };
+        match prepared {
+            Ok(()) if self.policy.timeout.is_some() => {
+                reply.opened(FileHandle(0), FopenFlags::empty());
+            }
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(error) => reply.error(errno(error)),
         }
     }
 
@@ -468,6 +481,12 @@ impl Filesystem for Adapter {
                 .map(|flags| convert::flags_bytes(flags, output_size)),
             Some(convert::InodeFlagsCall::Set(flags)) => {
                 self.overlay.set_inode_flags(node(ino), flags).map(|()| Vec::new())
+            }
+            Some(convert::InodeFlagsCall::GetExtended) => {
+                self.overlay.extended_flags(node(ino)).map(|value| value.to_vec())
+            }
+            Some(convert::InodeFlagsCall::SetExtended(value)) => {
+                self.overlay.set_extended_flags(node(ino), &value).map(|()| Vec::new())
             }
             None => Err(Errno::NOTTY),
         };

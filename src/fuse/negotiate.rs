@@ -28,7 +28,7 @@ pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::
     let offered = config.capabilities();
     let mut wanted = ALWAYS.into_iter().fold(InitFlags::empty(), InitFlags::union);
     let zero_open = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
-    let can_skip_opens = policy.timeout.is_none() && offered.contains(zero_open);
+    let can_skip_opens = policy.zero_open && offered.contains(zero_open);
     if can_skip_opens {
         wanted |= zero_open;
     }

@@ -58,8 +58,17 @@ impl DirMarks {
     /// `EIO` for a redirect that is not one; anything that keeps the attributes from being read.
     pub fn read(dir: &Object) -> Result<Self> {
         let mut marks = Self::default();
-        for name in dir.xattr_names()? {
+        let names = dir.xattr_names()?;
+        // What root has marked under `trusted.` carries root's marks only there; an attribute under
+        // `user.` can then be data that the kernel, to which it means nothing, copied up from below.
+        let by_root = names.iter().any(|name| {
+            name.to_str().is_some_and(|name| name.strip_prefix(PREFIXES[0]) == Some("origin"))
+        });
+        for name in names {
             let Some(mark) = mark_name(&name) else { continue };
+            if by_root && name.as_bytes().starts_with(PREFIXES[1].as_bytes()) {
+                continue;
+            }
             match mark {
                 OPAQUE => {
                     if let Some(value) = dir.xattr(&name)? {

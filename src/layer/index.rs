@@ -9,10 +9,9 @@
 //! A name of a lower file that is deleted without a copy-up is counted in `workdir/plyfs/nlink`, a
 //! symbolic link from the same identity to the (negative) difference.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -20,28 +19,33 @@ use rustix::fs::{AtFlags, Mode};
 
 use super::dir_marks::{Namespaces, PREFIXES};
 use super::{Name, origin};
-use crate::sys::file_handle::{self, FileHandle};
+use crate::sys::file_handle;
 use crate::sys::{Errno, Object, Result, dir, open};
 
 const NLINK: &str = "nlink";
 const ORIGIN: &str = "origin";
+/// The root of the layer that a copy was made from, in the form of an origin; our own mark.
+const LAYER: &str = "plyfs.layer";
 
-/// What identifies a lower inode over mounts.
+/// What identifies a lower inode over mounts: its filesystem and file handle, as the kernel has it, and
+/// the layer that it was found in, because two layers may be links to the same files of the host.
 pub struct Identity {
-    handle: FileHandle,
     blob: Vec<u8>,
+    layer: Vec<u8>,
 }
 
 impl Identity {
-    /// The identity of `object`.
+    /// The identity of `object` in the layer with this root, on a filesystem with this UUID.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where its filesystem has no file handles.
-    pub fn of(object: &Object) -> Result<Self> {
-        let handle = file_handle::of(object)?;
-        let uuid = file_handle::filesystem_uuid(object).unwrap_or([0; 16]);
-        let blob = origin::encode(&handle, uuid).ok_or(Errno::OPNOTSUPP)?;
-        Ok(Self { handle, blob })
+    pub fn of(object: &Object, root: &Object, uuid: [u8; 16]) -> Result<Self> {
+        let blob = |object| origin::encode(&file_handle::of(object)?, uuid).ok_or(Errno::OPNOTSUPP);
+        Ok(Self { blob: blob(object)?, layer: blob(root)? })
+    }
+
+    fn name(&self) -> Name {
+        Name::from(OsString::from(origin::index_name(&self.blob)))
     }
 }
 
@@ -76,8 +80,8 @@ pub struct Index {
 #[derive(Default)]
 struct Known {
     dir: Option<Arc<OwnedFd>>,
-    copies: HashMap<FileHandle, Name>,
-    dropped: HashMap<FileHandle, i32>,
+    copies: HashSet<Name>,
+    dropped: HashMap<Name, i32>,
 }
 
 impl Index {
@@ -85,18 +89,18 @@ impl Index {
     pub fn open(work: Arc<OwnedFd>, own: Arc<OwnedFd>, namespaces: Namespaces) -> Result<Self> {
         let mut known = Known::default();
         if let Some(dir) = open_existing(&work, "index")? {
-            read_handles(&dir, |handle, name| {
-                known.copies.insert(handle, name.clone());
+            read_names(&dir, |name| {
+                known.copies.insert(name);
                 Ok(())
             })?;
             known.dir = Some(Arc::new(dir));
         }
         if let Some(dir) = open_existing(&own, "nlink")? {
             let dir = Arc::new(dir);
-            read_handles(&dir, |handle, name| {
+            read_names(&dir, |name| {
                 let count = Object::Child(dir.clone(), name.clone()).read_link()?;
                 let count = count.to_str().and_then(|text| text.parse().ok()).ok_or(Errno::IO)?;
-                known.dropped.insert(handle, count);
+                known.dropped.insert(name, count);
                 Ok(())
             })?;
         }
@@ -110,13 +114,36 @@ impl Index {
     }
 
     /// The copy of the lower inode `identity`, by its name in the index.
-    pub fn copy_of(&self, identity: &Identity) -> Option<Name> {
-        self.known.lock().copies.get(&identity.handle).cloned()
+    pub fn copy_of(&self, identity: &Identity) -> Result<Option<Name>> {
+        let name = identity.name();
+        if !self.known.lock().copies.contains(&name) {
+            return Ok(None);
+        }
+        let layer = mark(&self.object(&name)?, LAYER)?;
+        // Without the mark it is the kernel's, which does not tell layers apart.
+        Ok(layer.is_none_or(|layer| layer == identity.layer).then_some(name))
+    }
+
+    /// The index entry of an upper inode, if it has one.
+    pub fn entry_of(&self, object: &Object) -> Result<Option<Name>> {
+        let Some(blob) = mark(object, ORIGIN)? else { return Ok(None) };
+        let name = Name::from(OsString::from(origin::index_name(&blob)));
+        if !self.known.lock().copies.contains(&name) {
+            return Ok(None);
+        }
+        let same = self.object(&name)?.stat()?.ino == object.stat()?.ino;
+        Ok(same.then_some(name))
+    }
+
+    /// Whether a copy of `identity` could be entered: no copy of another layer's link to the same inode
+    /// is there.
+    pub fn has_room(&self, identity: &Identity) -> bool {
+        !self.known.lock().copies.contains(&identity.name())
     }
 
     /// The difference of the link count of a lower inode that is not copied up (0 or negative).
     pub fn dropped(&self, identity: &Identity) -> i32 {
-        self.known.lock().dropped.get(&identity.handle).copied().unwrap_or(0)
+        self.known.lock().dropped.get(&identity.name()).copied().unwrap_or(0)
     }
 
     /// The object of an index entry.
@@ -133,11 +160,11 @@ impl Index {
         link: impl FnOnce(&OwnedFd, &OsStr) -> Result<()>,
     ) -> Result<Name> {
         self.namespaces.set(copy, ORIGIN, &identity.blob)?;
+        self.namespaces.set(copy, LAYER, &identity.layer)?;
         let dir = self.dir()?;
-        let name = Name::from(OsString::from(origin::index_name(&identity.blob)));
+        let name = identity.name();
         link(&dir, &name)?;
-        let mut known = self.known.lock();
-        known.copies.insert(identity.handle.clone(), name.clone());
+        self.known.lock().copies.insert(name.clone());
         Ok(name)
     }
 
@@ -145,7 +172,7 @@ impl Index {
     pub fn remove(&self, name: &Name) -> Result<()> {
         let dir = {
             let mut known = self.known.lock();
-            known.copies.retain(|_, copy| copy != name);
+            known.copies.remove(name);
             known.dir.clone().ok_or(Errno::NOENT)?
         };
         rustix::fs::unlinkat(dir, &**name, AtFlags::empty())
@@ -161,6 +188,12 @@ impl Index {
         self.namespaces.set(copy, NLINK, format!("U{bias:+}").as_bytes())
     }
 
+    /// Stores the union's link count relative to the lower inode's, which holds while the number of
+    /// upper names is changing.
+    pub fn set_lower_bias_of(&self, copy: &Object, bias: i32) -> Result<()> {
+        self.namespaces.set(copy, NLINK, format!("L{bias:+}").as_bytes())
+    }
+
     /// Stores the difference of the link count of a lower inode that is not copied up.
     pub fn set_dropped(&self, identity: &Identity, count: i32) -> Result<()> {
         match rustix::fs::mkdirat(&self.own, "nlink", Mode::from_raw_mode(0o700)) {
@@ -168,11 +201,16 @@ impl Index {
             Err(error) => return Err(error),
         }
         let dir = open::child(self.own.as_fd(), OsStr::new("nlink"), rustix::fs::OFlags::PATH)?;
-        let name = origin::index_name(&identity.blob);
-        let fresh = format!("{name}.new");
-        rustix::fs::symlinkat(count.to_string(), &dir, fresh.as_str())?;
-        rustix::fs::renameat(&dir, fresh.as_str(), &dir, name.as_str())?;
-        self.known.lock().dropped.insert(identity.handle.clone(), count);
+        let name = identity.name();
+        let mut fresh = name.to_os_string();
+        fresh.push(".new");
+        match rustix::fs::unlinkat(&dir, &*fresh, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+        rustix::fs::symlinkat(count.to_string(), &dir, &*fresh)?;
+        rustix::fs::renameat(&dir, &*fresh, &dir, &*name)?;
+        self.known.lock().dropped.insert(name, count);
         Ok(())
     }
 
@@ -189,9 +227,16 @@ impl Index {
 
 /// The stored link count of an upper inode, if it is an indexed one.
 pub fn link_count(object: &Object) -> Result<Option<LinkCount>> {
+    match mark(object, NLINK)? {
+        Some(value) => LinkCount::parse(&value).ok_or(Errno::IO).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn mark(object: &Object, mark: &str) -> Result<Option<Vec<u8>>> {
     for prefix in PREFIXES {
-        if let Some(value) = object.xattr(OsStr::new(&format!("{prefix}{NLINK}")))? {
-            return LinkCount::parse(&value).ok_or(Errno::IO).map(Some);
+        if let Some(value) = object.xattr(OsStr::new(&format!("{prefix}{mark}")))? {
+            return Ok(Some(value));
         }
     }
     Ok(None)
@@ -207,16 +252,12 @@ fn open_existing(parent: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
 }
 
 /// Calls `each` with every entry whose name is an identity that this machine understands.
-fn read_handles(
-    dir: &OwnedFd,
-    mut each: impl FnMut(FileHandle, &Name) -> Result<()>,
-) -> Result<()> {
+fn read_names(dir: &OwnedFd, mut each: impl FnMut(Name) -> Result<()>) -> Result<()> {
     dir::for_each(dir.as_fd(), |entry| {
-        let blob =
-            std::str::from_utf8(entry.name.as_bytes()).ok().and_then(origin::from_index_name);
-        match blob.as_deref().and_then(origin::decode) {
-            Some(handle) => each(handle, &Name::from(entry.name)),
-            None => Ok(()),
+        let blob = entry.name.to_str().and_then(origin::from_index_name);
+        match blob.as_deref().is_some_and(origin::is_origin) {
+            true => each(Name::from(entry.name)),
+            false => Ok(()),
         }
     })
 }

@@ -1,10 +1,11 @@
 //! What one directory of one layer says: its entries, and the names that it deletes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::stat_override::StatOverride;
+use super::whiteout::Form;
 use super::{Name, whiteout};
 use crate::sys::dir::{RawEntry, for_each};
 use crate::sys::{FileKind, Object, Result};
@@ -25,8 +26,8 @@ pub struct Listed {
 pub struct Listing {
     /// The entries that are no marks and that no `.wh.` file of the same directory hides.
     pub entries: Vec<Listed>,
-    /// The names that are deleted here.
-    pub whiteouts: HashSet<Name>,
+    /// The names that are deleted here, and by which form of mark.
+    pub whiteouts: HashMap<Name, Form>,
     /// Whether a file in it makes the directory opaque.
     pub opaque: bool,
 }
@@ -45,9 +46,14 @@ impl Listing {
             let entry = Classifier { dir, xattr_whiteouts, overriding }.classify(entry)?;
             match entry {
                 Class::Entry(entry) => listing.entries.push(entry),
-                Class::Whiteout(name, by_dot_file) => {
-                    dotted |= by_dot_file;
-                    listing.whiteouts.insert(name);
+                Class::Whiteout(name, form) => {
+                    dotted |= form == Form::DotFile;
+                    // Of two marks for one name, the `.wh.` file is the one that must be known of: it wins
+                    // over whatever takes the place of the other.
+                    let known = listing.whiteouts.entry(name).or_insert(form);
+                    if form == Form::DotFile {
+                        *known = form;
+                    }
                 }
                 Class::OpaqueFile => listing.opaque = true,
                 Class::Nothing => {}
@@ -56,7 +62,7 @@ impl Listing {
         })?;
         if dotted {
             // A `.wh.` file wins over an entry of the same directory, as all peers read it.
-            listing.entries.retain(|entry| !listing.whiteouts.contains(&entry.name));
+            listing.entries.retain(|entry| !listing.whiteouts.contains_key(&entry.name));
         }
         Ok(listing)
     }
@@ -64,7 +70,7 @@ impl Listing {
 
 enum Class {
     Entry(Listed),
-    Whiteout(Name, bool),
+    Whiteout(Name, Form),
     OpaqueFile,
     Nothing,
 }
@@ -79,15 +85,12 @@ impl Classifier<'_> {
     fn classify(&self, raw: RawEntry<'_>) -> Result<Class> {
         let name = Name::from(raw.name);
         let object = Object::Child(self.dir.clone(), name.clone());
-        if raw.name == whiteout::OPAQUE_FILE {
-            return Ok(Class::OpaqueFile);
-        }
         let kind = match raw.kind {
             Some(kind) if kind != FileKind::CharDevice => kind,
             _ => {
                 let stat = object.stat()?;
                 if whiteout::is_char_whiteout(&stat) {
-                    return Ok(Class::Whiteout(name, false));
+                    return Ok(Class::Whiteout(name, Form::CharDevice));
                 }
                 stat.kind()
             }
@@ -95,12 +98,13 @@ impl Classifier<'_> {
         if kind == FileKind::Regular {
             if whiteout::has_prefix(raw.name) && !whiteout::is_literal(&object)? {
                 return Ok(match whiteout::hidden_by(raw.name) {
-                    Some(hidden) => Class::Whiteout(Name::from(hidden), true),
+                    _ if raw.name == whiteout::OPAQUE_FILE => Class::OpaqueFile,
+                    Some(hidden) => Class::Whiteout(Name::from(hidden), Form::DotFile),
                     None => Class::Nothing,
                 });
             }
             if self.xattr_whiteouts && whiteout::has_whiteout_xattr(&object)? {
-                return Ok(Class::Whiteout(name, false));
+                return Ok(Class::Whiteout(name, Form::CharDevice));
             }
         }
         let kind = match self.overriding {

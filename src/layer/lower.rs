@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::OFlags;
 
 use super::descriptors::{Descriptors, Key};
+use super::index::Identity;
 use super::listing::Listing;
-use super::stat_override::StatOverride;
+use super::stat_override::{self, StatOverride};
 use super::{DirMarks, LayerIndex, Name, Opaque};
 use crate::sys::{Errno, Object, Result, Stat, open};
 
@@ -30,6 +31,8 @@ pub struct DirLayer {
     pub root: Arc<OwnedFd>,
     /// Whether `root` is a private view without the mounts that lie below it.
     pub private: bool,
+    /// Its filesystem, and that filesystem's UUID where it tells one.
+    pub filesystem: (u64, Option<[u8; 16]>),
     /// How its attributes are overridden, if they are.
     pub overriding: Option<StatOverride>,
     /// The path that the user gave, for messages.
@@ -123,12 +126,6 @@ impl Lowers {
         &self.roots[self.merged..]
     }
 
-    /// The user's name for a layer, for messages.
-    pub fn path(&self, layer: LayerIndex) -> &std::path::Path {
-        let Layer::Dir(layer) = self.layer(layer);
-        &layer.path
-    }
-
     fn layer(&self, index: LayerIndex) -> &Layer {
         &self.layers[usize::from(index.0) - 1]
     }
@@ -190,7 +187,8 @@ impl Lowers {
 
     /// The target of a symbolic link.
     pub fn read_link(&self, place: &LowerPlace) -> Result<std::ffi::OsString> {
-        self.object(place)?.read_link()
+        let Layer::Dir(layer) = self.layer(place.layer());
+        stat_override::read_link(layer.overriding, &self.object(place)?)
     }
 
     /// Opens a regular file's data for reading.
@@ -208,9 +206,23 @@ impl Lowers {
         self.object(place)?.xattr_names()
     }
 
-    /// The file handle and the filesystem of an object, for the index of hard links.
-    pub fn identity(&self, place: &LowerPlace) -> Result<super::index::Identity> {
-        super::index::Identity::of(&self.object(place)?)
+    /// What identifies an object over mounts, for the index of hard links.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where nothing does: no file handles, or several filesystems that cannot be told apart
+    /// because they have no UUID or the same.
+    pub fn identity(&self, place: &LowerPlace) -> Result<Identity> {
+        let Layer::Dir(layer) = self.layer(place.layer());
+        let (dev, uuid) = layer.filesystem;
+        let ambiguous = self
+            .layers
+            .iter()
+            .any(|Layer::Dir(other)| other.filesystem.0 != dev && other.filesystem.1 == uuid);
+        if ambiguous {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let root = Object::Own(layer.root.clone());
+        Identity::of(&self.object(place)?, &root, uuid.unwrap_or([0; 16]))
     }
 
     /// The marks of a directory, and what it lists.

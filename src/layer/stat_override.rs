@@ -4,11 +4,13 @@
 //! Written by containers/storage (`force_mask`) and fuse-overlayfs (`xattr_permissions`). The C program
 //! writes the whole st_mode, type bits included.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{XattrFlags, makedev};
+use rustix::fs::{OFlags, XattrFlags, makedev};
 
-use crate::sys::{Errno, FileKind, Object, Result, Stat};
+use crate::sys::{Errno, FileKind, Object, Result, Stat, data};
 
 /// Which extended attribute a layer uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +78,32 @@ impl StatOverride {
         Ok(stat)
     }
 
-    /// Stores the attributes on `object`.
+    /// Stores the attributes on `object`. A symbolic link cannot have a `user.` attribute: it shows as
+    /// whose it is.
     pub fn store(self, object: &Object, stored: &Overridden) -> Result<()> {
+        if stored.kind == Some(FileKind::Symlink) && self != Self::Security {
+            return Ok(());
+        }
         object.set_xattr(self.name(), stored.value().as_bytes(), XattrFlags::empty())
     }
 }
+
+/// The target of a symbolic link, which may be stored as a regular file that holds it.
+pub fn read_link(overriding: Option<StatOverride>, object: &Object) -> Result<OsString> {
+    match object.read_link() {
+        Err(Errno::INVAL) if overriding.is_some() => {
+            let file = object.open(OFlags::RDONLY)?;
+            let mut target = vec![0; LONGEST_TARGET];
+            let length = data::read_at(file.as_fd(), &mut target, 0)?;
+            target.truncate(length);
+            Ok(OsString::from_vec(target))
+        }
+        result => result,
+    }
+}
+
+/// The longest target of a symbolic link in bytes (PATH_MAX without the closing NUL).
+const LONGEST_TARGET: usize = 4095;
 
 impl Overridden {
     /// Understands the attribute's value.

@@ -87,10 +87,8 @@ impl Upper {
         if name.len() > 255 {
             return Err(Errno::NAMETOOLONG);
         }
-        let mark = name == whiteout::OPAQUE_FILE
-            || (whiteout::has_prefix(name)
-                && (self.form == Form::DotFile || !self.namespaces.any()));
-        if mark { Err(Errno::INVAL) } else { Ok(()) }
+        let unmarkable = self.form == Form::DotFile || !self.namespaces.any();
+        if whiteout::has_prefix(name) && unmarkable { Err(Errno::INVAL) } else { Ok(()) }
     }
 
     /// Marks `object`, about to be called `name`, as meant literally if its name looks like a mark.
@@ -152,47 +150,60 @@ impl Upper {
         Ok(())
     }
 
-    /// Makes a staged object visible as `name`; `over_whiteout` is whether the name is deleted in this
-    /// layer now.
+    /// Makes a staged object visible as `name`; `whiteout` is the mark by which the name is deleted in
+    /// this layer now. A regular file that replaces a device needs a staged name.
     pub fn publish(
         &self,
         staged: Staged<'_>,
         kind: FileKind,
         dir: BorrowedFd<'_>,
         name: &OsStr,
-        over_whiteout: bool,
+        whiteout: Option<Form>,
     ) -> Result<()> {
-        match (over_whiteout, self.form) {
-            (false, _) => staged.publish_new(dir, name),
-            (true, Form::CharDevice) if kind.is_dir() => {
+        match whiteout {
+            None => staged.publish_new(dir, name),
+            Some(Form::CharDevice) if kind.is_dir() => {
                 let whiteout = staged.exchange(dir, name)?;
                 fault::point("mkdir.exchanged");
                 drop(whiteout);
                 Ok(())
             }
-            (true, Form::CharDevice) => staged.publish_over(dir, name),
-            (true, Form::DotFile) => {
+            Some(Form::CharDevice) => staged.publish_over(dir, name),
+            Some(Form::DotFile) => {
+                self.clear_hidden(dir, name)?;
                 staged.publish_new(dir, name)?;
                 self.remove_dot_file(dir, name)
             }
         }
     }
 
-    /// Whether a regular file that is to be published over a whiteout needs a name in the stage.
-    pub fn needs_staged_name(&self, over_whiteout: bool) -> bool {
-        over_whiteout && self.form == Form::CharDevice
+    /// Makes a name free that a `.wh.` file hides: what it hides may be there too, out of a peer's layer or
+    /// because a crash came between the steps of an operation.
+    fn clear_hidden(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        match self.work.take_away(dir, name) {
+            Ok(hidden) => drop(hidden),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Moves `name` of this layer to `new_name`.
-    pub fn rename(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
+    pub fn rename(&self, from: Spot<'_>, mut to: Spot<'_>, kind: FileKind) -> Result<()> {
+        let dot_file = to.whiteout == Some(Form::DotFile);
+        if dot_file {
+            self.clear_hidden(to.dir, to.name)?;
+            to.whiteout = None;
+        }
         match self.form {
             Form::CharDevice => self.rename_with_devices(from, to, kind),
-            Form::DotFile => self.rename_with_dot_files(from, to),
-        }
+            Form::DotFile => self.rename_with_dot_files(from, to, kind),
+        }?;
+        if dot_file { self.remove_dot_file(to.dir, to.name) } else { Ok(()) }
     }
 
     fn rename_with_devices(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
-        if to.whiteout && (kind.is_dir() || !self.can_rename_with_whiteout) {
+        if to.whiteout.is_some() && (kind.is_dir() || !self.can_rename_with_whiteout) {
             // The whiteout comes to the old place in the same step.
             self.exchange(from, to)?;
             fault::point("rename.exchanged");
@@ -221,12 +232,15 @@ impl Upper {
         Ok(())
     }
 
-    fn rename_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
+    fn rename_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
         if from.covers {
             self.make_dot_file(from.dir, from.name)?;
         }
-        rustix::fs::renameat(from.dir, from.name, to.dir, to.name)?;
-        if to.whiteout { self.remove_dot_file(to.dir, to.name) } else { Ok(()) }
+        if to.whiteout.is_some() && kind.is_dir() {
+            // A device of a former mount, which a directory cannot replace.
+            self.clear_hidden(to.dir, to.name)?;
+        }
+        rustix::fs::renameat(from.dir, from.name, to.dir, to.name)
     }
 
     /// Exchanges two names of this layer.
@@ -262,9 +276,9 @@ impl Upper {
     pub fn remove_whiteouts<'a>(
         &self,
         dir: BorrowedFd<'_>,
-        names: impl IntoIterator<Item = &'a OsStr>,
+        names: impl IntoIterator<Item = (&'a OsStr, Form)>,
     ) -> Result<()> {
-        names.into_iter().try_for_each(|name| match self.form {
+        names.into_iter().try_for_each(|(name, form)| match form {
             Form::CharDevice => rustix::fs::unlinkat(dir, name, AtFlags::empty()),
             Form::DotFile => self.remove_dot_file(dir, name),
         })
@@ -288,8 +302,8 @@ pub struct Spot<'a> {
     pub name: &'a OsStr,
     /// Whether lower layers have the name too.
     pub covers: bool,
-    /// Whether the name is deleted in the upper layer now.
-    pub whiteout: bool,
+    /// The mark by which the name is deleted in the upper layer now.
+    pub whiteout: Option<Form>,
     /// Whether the upper layer has an object of that name now.
     pub occupied: bool,
 }

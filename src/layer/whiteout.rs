@@ -22,10 +22,11 @@ pub const OPAQUE_FILE: &str = ".wh..wh..opq";
 /// The mark on a file whose name begins with `.wh.` and that is meant literally.
 const LITERAL: &str = "plyfs.literal";
 
-/// How whiteouts are written.
+/// How a whiteout is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A character device with the number 0:0.
+    /// A character device with the number 0:0, under the name itself. (A file with the kernel's attribute
+    /// is in the same place, and is replaced and removed in the same way.)
     CharDevice,
     /// An empty regular file called `.wh.` and the name.
     DotFile,

@@ -45,6 +45,13 @@ impl Workdir {
         let own = make_dir(root.as_fd(), OWN)?;
         let stage = make_dir(own.as_fd(), STAGE)?;
         clear(stage.as_fd())?;
+        // Only a real whiteout may be what whiteouts are linked to.
+        match crate::sys::stat::stat_at(own.as_fd(), OsStr::new(WHITEOUT)) {
+            Ok(stat) if whiteout::is_char_whiteout(&stat) => {}
+            Ok(_) => remove(own.as_fd(), OsStr::new(WHITEOUT))?,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
         Ok(Self { own: Arc::new(own), stage: Arc::new(stage), next: AtomicU64::new(0) })
     }
 

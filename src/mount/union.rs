@@ -1,7 +1,7 @@
 //! From the options of a mount to the union that it serves.
 
 use super::MountError;
-use super::options::{Options, RedirectDir, XattrPermissions};
+use super::options::{Io, Options, RedirectDir, XattrPermissions};
 use crate::fuse::{Adapter, Policy};
 use crate::layer::stat_override::StatOverride;
 use crate::overlay::{Config, Ids, Overlay, RedirectPolicy, UpperDirs};
@@ -56,6 +56,7 @@ fn config(options: &Options) -> Config {
 
 fn policy(options: &Options) -> Policy {
     Policy {
+        zero_open: options.timeout.is_none() && options.io != Io::Plain,
         timeout: options.timeout,
         acl: !options.no_acl,
         xattr: !options.no_xattrs,

@@ -14,7 +14,9 @@ pub(super) const DEFAULT: &str = "system.posix_acl_default";
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
 const ENTRY: usize = 8;
 const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
@@ -52,6 +54,31 @@ pub(super) fn inherit(default: &[u8], permissions: u32) -> Result<(Option<Vec<u8
     Ok(((!minimal).then_some(access), granted))
 }
 
+/// Translates the ids of named users and groups in an ACL, stored to shown or back.
+///
+/// # Errors
+/// `EINVAL` for what is no ACL, and for an id that has no counterpart.
+pub(super) fn map_ids(
+    acl: &mut [u8],
+    user: impl Fn(u32) -> Option<u32>,
+    group: impl Fn(u32) -> Option<u32>,
+) -> Result<()> {
+    let entries = match acl.split_at_mut_checked(VERSION.len()) {
+        Some((version, entries)) if *version == VERSION => entries,
+        _ => return Err(Errno::INVAL),
+    };
+    for entry in entries.chunks_exact_mut(ENTRY) {
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let mapped = match tag(entry) {
+            USER => user(id),
+            GROUP => group(id),
+            _ => continue,
+        };
+        entry[4..].copy_from_slice(&mapped.ok_or(Errno::INVAL)?.to_le_bytes());
+    }
+    Ok(())
+}
+
 fn tag(entry: &[u8]) -> u16 {
     u16::from_le_bytes([entry[0], entry[1]])
 }
@@ -76,11 +103,11 @@ mod tests {
         assert_eq!(inherit(&minimal, 0o666).unwrap(), (None, 0o640));
 
         let named =
-            [(USER_OBJ, 7, !0), (0x02, 7, 1000), (GROUP_OBJ, 7, !0), (MASK, 7, !0), (OTHER, 5, !0)];
+            [(USER_OBJ, 7, !0), (USER, 7, 1000), (GROUP_OBJ, 7, !0), (MASK, 7, !0), (OTHER, 5, !0)];
         let (own, permissions) = inherit(&acl(&named), 0o640).unwrap();
         assert_eq!(permissions, 0o640);
         let expected =
-            [(USER_OBJ, 6, !0), (0x02, 7, 1000), (GROUP_OBJ, 7, !0), (MASK, 4, !0), (OTHER, 0, !0)];
+            [(USER_OBJ, 6, !0), (USER, 7, 1000), (GROUP_OBJ, 7, !0), (MASK, 4, !0), (OTHER, 0, !0)];
         assert_eq!(own.unwrap(), acl(&expected));
         assert!(inherit(b"garbage", 0o600).is_err());
     }

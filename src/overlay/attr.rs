@@ -1,13 +1,15 @@
 //! Attributes: what they are, and how they are changed.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use rustix::fs::OFlags;
 
 use super::node::{Node, NodeId, Place};
 use super::{Caller, Overlay};
-use crate::layer::stat_override::Overridden;
+use crate::layer::stat_override::{self, Overridden};
 use crate::layer::{LowerPlace, Upper};
 use crate::sys::object::NewTime;
-use crate::sys::{Errno, FileKind, Object, Result, Stat, Time};
+use crate::sys::{Errno, FileKind, Object, Result, Stat, Time, inode_flags};
 
 /// The attributes of an object as the mount shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,14 @@ pub struct SetAttr {
     pub atime: Option<NewTime>,
     /// Last change of the contents.
     pub mtime: Option<NewTime>,
+}
+
+impl SetAttr {
+    fn is_empty(&self) -> bool {
+        let ids = self.uid.is_none() && self.gid.is_none();
+        let times = self.atime.is_none() && self.mtime.is_none();
+        self.mode.is_none() && ids && self.size.is_none() && times
+    }
 }
 
 /// Where an object can be reached now.
@@ -178,7 +188,9 @@ impl Overlay {
             return Err(Errno::INVAL);
         }
         match self.locate(&node)? {
-            Located::Upper(object) => object.read_link(),
+            Located::Upper(object) => {
+                stat_override::read_link(self.writable()?.overriding, &object)
+            }
             Located::Lower(place) => self.lowers.read_link(&place),
         }
     }
@@ -205,6 +217,10 @@ impl Overlay {
         }
         if change.atime.is_some() || change.mtime.is_some() {
             self.upper_object(&node)?.set_times(change.atime, change.mtime)?;
+        }
+        if change.is_empty() && !node.kind.is_dir() {
+            // What the kernel sends for a chown(2) that changes neither owner nor group.
+            self.drop_privileges(&node)?;
         }
         self.forget_inherited(&node);
         self.node_attr(&node)
@@ -262,7 +278,8 @@ impl Overlay {
         object.set_permissions(mode)
     }
 
-    /// Clears set-id bits and capabilities after a change of contents by somebody who may not keep them.
+    /// Clears set-id bits after a change of contents by somebody who may not keep them. (Capabilities are
+    /// taken away by the layer's own filesystem, whoever writes.)
     pub(super) fn drop_privileges(&self, node: &Node) -> Result<()> {
         let object = self.upper_object(node)?;
         let stat = self.upper_stat(&object)?;
@@ -273,10 +290,7 @@ impl Overlay {
                 None => object.set_permissions(kept)?,
             }
         }
-        match object.remove_xattr(std::ffi::OsStr::new("security.capability")) {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
-            Err(error) => Err(error),
-        }
+        Ok(())
     }
 
     /// The inode flags of lsattr(1) (`FS_*_FL`) of a file or directory.
@@ -284,26 +298,42 @@ impl Overlay {
     /// # Errors
     /// `ENOTTY` for anything else, and where the layer's filesystem has none.
     pub fn inode_flags(&self, id: NodeId) -> Result<u32> {
-        let node = self.node(id)?;
-        if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
-            return Err(Errno::NOTTY);
-        }
-        let fd = match self.locate(&node)? {
-            Located::Upper(object) => object.open(OFlags::RDONLY | OFlags::NONBLOCK)?,
-            Located::Lower(place) => self.lowers.open(&place)?,
-        };
-        crate::sys::inode_flags::get(std::os::fd::AsFd::as_fd(&fd))
+        inode_flags::get(self.open_for_flags(id)?.as_fd())
     }
 
     /// Sets the inode flags of a file or directory.
     pub fn set_inode_flags(&self, id: NodeId, flags: u32) -> Result<()> {
+        inode_flags::set(self.open_for_new_flags(id)?.as_fd(), flags)
+    }
+
+    /// The inode flags together with project and extent size.
+    pub fn extended_flags(&self, id: NodeId) -> Result<inode_flags::Extended> {
+        inode_flags::get_extended(self.open_for_flags(id)?.as_fd())
+    }
+
+    /// Sets the inode flags together with project and extent size.
+    pub fn set_extended_flags(&self, id: NodeId, value: &inode_flags::Extended) -> Result<()> {
+        inode_flags::set_extended(self.open_for_new_flags(id)?.as_fd(), value)
+    }
+
+    fn open_for_flags(&self, id: NodeId) -> Result<OwnedFd> {
         let node = self.node(id)?;
         if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             return Err(Errno::NOTTY);
         }
-        self.copy_up(&node, u64::MAX)?;
-        let fd = self.upper_object(&node)?.open(OFlags::RDONLY | OFlags::NONBLOCK)?;
-        crate::sys::inode_flags::set(std::os::fd::AsFd::as_fd(&fd), flags)
+        match self.locate(&node)? {
+            Located::Upper(object) => object.open(OFlags::RDONLY | OFlags::NONBLOCK),
+            Located::Lower(place) => self.lowers.open(&place),
+        }
+    }
+
+    fn open_for_new_flags(&self, id: NodeId) -> Result<OwnedFd> {
+        let node = self.node(id)?;
+        self.writable()?;
+        if matches!(node.kind, FileKind::Regular | FileKind::Directory) {
+            self.copy_up(&node, u64::MAX)?;
+        }
+        self.open_for_flags(id)
     }
 }
 

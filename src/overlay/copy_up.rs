@@ -4,6 +4,7 @@
 //! volatile, and published by one link or rename: a crash leaves the old object or the new one. Only the
 //! node's own copy-up lock is held while data moves.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use super::node::{NameRef, Node, Place};
 use super::{Overlay, attr::overridden};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
-use crate::layer::workdir::Staged;
-use crate::layer::{LowerPlace, Upper, inode_mark, stat_override, xattr_names};
+use crate::layer::workdir::{Staged, link};
+use crate::layer::{LayerIndex, LowerPlace, Upper, inode_mark, stat_override, xattr_names};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
@@ -61,6 +62,33 @@ impl Overlay {
         }
     }
 
+    /// Makes sure that this very name of a non-directory is in the upper layer, also when its inode is
+    /// there already under another.
+    pub(super) fn copy_up_name(
+        &self,
+        parent: &Arc<Node>,
+        name: &OsStr,
+        node: &Arc<Node>,
+    ) -> Result<()> {
+        self.copy_up(node, u64::MAX)?;
+        self.copy_up(parent, 0)?;
+        let mut contents = self.contents_mut(parent)?;
+        let Some(entry) = contents.names.get_mut(name) else { return Ok(()) };
+        if !entry.visible || entry.layer.is_upper() {
+            return Ok(());
+        }
+        let object = self.upper_object(node)?;
+        let dir = self.upper_dir(parent)?;
+        unnoticed(&Object::Own(dir.clone()), || link(&object, dir.as_fd(), name))?;
+        entry.layer = LayerIndex::UPPER;
+        entry.ino = object.stat()?.ino;
+        let name = entry.name.clone();
+        node.add_name(NameRef { parent: parent.clone(), name, in_upper: true });
+        self.mark_impure(self.writable()?, &mut contents, &dir)?;
+        // The upper inode now counts a name that the union has counted all the time.
+        self.count_lower_name(node)
+    }
+
     /// Prepares a complete copy of the lower object in the workdir.
     fn stage_copy<'u>(
         &self,
@@ -72,9 +100,7 @@ impl Overlay {
         let stat = self.lowers.stat(place)?;
         let staged = match (node.kind, upper.overriding) {
             (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
-            (FileKind::Symlink, None) => {
-                upper.work.stage_symlink(&self.lowers.read_link(place)?)?
-            }
+            (FileKind::Symlink, _) => upper.work.stage_symlink(&self.lowers.read_link(place)?)?,
             (FileKind::Regular, _) | (_, Some(_)) => upper.work.stage_file(0o600)?,
             (kind, None) => upper.work.stage_node(kind, 0o600, stat.rdev)?,
         };
@@ -127,6 +153,19 @@ impl Overlay {
         object.set_times(Some(times.0), Some(times.1))
     }
 
+    /// Gives `object` all attributes of `original`, which is in the upper layer too.
+    pub(super) fn copy_upper_attributes(&self, original: &Object, object: &Object) -> Result<()> {
+        let stat = original.stat()?;
+        self.give_owner(object, stat.uid, stat.gid)?;
+        object.set_permissions(stat.permissions())?;
+        for name in original.xattr_names()? {
+            if let Some(value) = original.xattr(&name)? {
+                object.set_xattr(&name, &value, XattrFlags::empty())?;
+            }
+        }
+        object.set_times(Some(NewTime::At(stat.atime)), Some(NewTime::At(stat.mtime)))
+    }
+
     /// Gives an upper object its owner, where that is not this process's own already.
     pub(super) fn give_owner(&self, object: &Object, uid: u32, gid: u32) -> Result<()> {
         if self.ids.squashes() {
@@ -161,23 +200,22 @@ impl Overlay {
         self.mark_impure(upper, &mut contents, &dir)?;
         upper.prepare_name(&object, node.kind, &name.name)?;
         let identity = self.lower_link_identity(node, place)?;
-        let before = Object::Own(dir.clone()).stat()?;
-        let indexed = match &identity {
-            Some(identity) => {
-                Some(self.publish_indexed(upper, node, place, staged, identity, &dir, name)?)
-            }
-            None => {
-                staged.publish_new(dir.as_fd(), &name.name)?;
-                None
-            }
-        };
-        fault::point(match node.kind.is_dir() {
-            true => "copy-up.directory-published",
-            false => "copy-up.published",
-        });
-        // Nothing has changed that a caller could see; so nothing may look changed.
-        let times = (NewTime::At(before.atime), NewTime::At(before.mtime));
-        Object::Own(dir).set_times(Some(times.0), Some(times.1))?;
+        let indexed = unnoticed(&Object::Own(dir.clone()), || {
+            let indexed = match &identity {
+                Some(identity) => {
+                    Some(self.publish_indexed(upper, node, place, staged, identity, &dir, name)?)
+                }
+                None => {
+                    staged.publish_new(dir.as_fd(), &name.name)?;
+                    None
+                }
+            };
+            fault::point(match node.kind.is_dir() {
+                true => "copy-up.directory-published",
+                false => "copy-up.published",
+            });
+            Ok(indexed)
+        })?;
         self.promote(node, place, &mut contents, name, &stat, indexed)?;
         if let Some(file) = file.filter(|_| node.kind == FileKind::Regular) {
             self.keep_data(node, file);
@@ -197,15 +235,16 @@ impl Overlay {
         dir: &OwnedFd,
         name: &NameRef,
     ) -> Result<Place> {
-        let links = self.lowers.stat(place)?.nlink as i32;
-        let bias = links + node.state.lock().link_bias - 2;
+        let before = node.state.lock().link_bias;
+        let bias = self.lowers.stat(place)?.nlink as i32 + before - 2;
         let object = staged.object();
-        upper.index.set_bias_of(&object, bias)?;
+        upper.index.set_lower_bias_of(&object, before)?;
         let entry = upper
             .index
             .add(identity, &object, |index, entry| staged.link_to(index.as_fd(), entry))?;
         fault::point("copy-up.indexed");
         staged.publish_new(dir.as_fd(), &name.name)?;
+        upper.index.set_bias(&entry, bias)?;
         node.state.lock().link_bias = bias;
         Ok(Place::Indexed(entry))
     }
@@ -224,7 +263,7 @@ impl Overlay {
             if node.kind.is_dir() {
                 entry.merged.insert(0, entry.layer);
             }
-            entry.layer = crate::layer::LayerIndex::UPPER;
+            entry.layer = LayerIndex::UPPER;
             entry.ino = stat.ino;
         }
         let linked = {
@@ -306,12 +345,18 @@ impl Overlay {
     }
 }
 
+/// Changes the directory `dir` in a way that no caller can see; so its times must not tell of it.
+fn unnoticed<T>(dir: &Object, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = dir.stat()?;
+    let result = change()?;
+    dir.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;
+    Ok(result)
+}
+
 /// Attributes without which a copy is still right: labels of security modules, and what only the
 /// privileged may set.
-fn may_be_lost(name: &std::ffi::OsStr) -> bool {
+fn may_be_lost(name: &OsStr) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let name = name.as_bytes();
-    name.starts_with(b"security.selinux")
-        || name.starts_with(b"trusted.")
-        || name.starts_with(b"system.")
+    ["security.", "trusted.", "system."].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }

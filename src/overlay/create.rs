@@ -11,6 +11,7 @@ use super::node::{NameRef, Node, NodeId, Place};
 use super::{Caller, Entry, Overlay, acl};
 use crate::layer::stat_override::Overridden;
 use crate::layer::upper::make_node;
+use crate::layer::whiteout::Form;
 use crate::layer::workdir::{Staged, link};
 use crate::layer::{Name, Upper, whiteout};
 use crate::sys::{Errno, FileKind, Object, Result, fault, open};
@@ -125,7 +126,7 @@ impl Overlay {
         let dir = self.upper_dir(&parent)?;
         let inherited = self.inherited(&mut contents, &dir)?;
         let outfit = self.outfit(caller, &new, &inherited)?;
-        let hides_something = whiteout || (below && new.kind.is_dir());
+        let hides_something = whiteout.is_some() || (below && new.kind.is_dir());
         let in_place = !hides_something
             && upper.overriding.is_none()
             && !whiteout::has_prefix(name)
@@ -148,7 +149,7 @@ impl Overlay {
         name: &OsStr,
         new: &New<'_>,
         outfit: Outfit,
-        whiteout: bool,
+        whiteout: Option<Form>,
         below: bool,
     ) -> Result<Option<Arc<OwnedFd>>> {
         let staged = stage(upper, new, whiteout)?;
@@ -300,10 +301,10 @@ impl Overlay {
             self.mark_impure(upper, &mut contents, &dir)?;
         }
         upper.prepare_name(&object, node.kind, name)?;
-        if whiteout {
+        if whiteout.is_some() {
             let staged = upper.work.stage_link(&object)?;
             fault::point("link.staged");
-            upper.publish(staged, node.kind, dir.as_fd(), name, true)?;
+            upper.publish(staged, node.kind, dir.as_fd(), name, whiteout)?;
         } else {
             link(&object, dir.as_fd(), name)?;
         }
@@ -323,19 +324,19 @@ impl Overlay {
 }
 
 impl Contents {
-    /// Whether `name`, which must not exist, is a whiteout in the upper layer, and whether lower layers
-    /// have it.
+    /// The whiteout that the upper layer has of `name`, which must not exist, and whether lower layers
+    /// have the name.
     ///
     /// # Errors
     /// `EEXIST`; `ENOENT` in a directory that has been deleted.
-    fn room_for(&self, name: &OsStr) -> Result<(bool, bool)> {
+    fn room_for(&self, name: &OsStr) -> Result<(Option<Form>, bool)> {
         if self.gone {
             return Err(Errno::NOENT);
         }
         match self.names.get(name) {
             Some(entry) if entry.visible => Err(Errno::EXIST),
             Some(entry) => Ok((entry.whiteout, entry.below)),
-            None => Ok((false, false)),
+            None => Ok((None, false)),
         }
     }
 }
@@ -363,16 +364,14 @@ fn make_in_place(
     Ok(None)
 }
 
-fn stage<'u>(upper: &'u Upper, new: &New<'_>, whiteout: bool) -> Result<Staged<'u>> {
+fn stage<'u>(upper: &'u Upper, new: &New<'_>, whiteout: Option<Form>) -> Result<Staged<'u>> {
     match new.kind {
         FileKind::Directory => upper.work.stage_dir(0o700),
         FileKind::Symlink => upper.work.stage_symlink(new.target),
-        kind if kind == FileKind::Regular || upper.overriding.is_some() => {
-            match upper.needs_staged_name(whiteout) {
-                true => upper.work.stage_named_file(0o600),
-                false => upper.work.stage_file(0o600),
-            }
-        }
+        kind if kind == FileKind::Regular || upper.overriding.is_some() => match whiteout {
+            Some(Form::CharDevice) => upper.work.stage_named_file(0o600),
+            _ => upper.work.stage_file(0o600),
+        },
         kind => upper.work.stage_node(kind, 0o600, new.rdev),
     }
 }

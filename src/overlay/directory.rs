@@ -151,7 +151,9 @@ impl Overlay {
             }
             Ok((marks, listing))
         };
-        read().inspect_err(|error| log::error!("upper layer: cannot read a directory: {error}"))
+        read().inspect_err(|error| {
+            log::error!("upper layer: cannot read directory {}: {error}", node.path().display());
+        })
     }
 
     /// Goes down the lower layers of a directory: from its candidates, past those that are cut off by an
@@ -197,11 +199,14 @@ impl Overlay {
         depth: usize,
     ) -> Result<Vec<Arc<LowerDir>>> {
         if self.refuse_redirects {
-            log::error!("redirect_dir=nofollow: a layer has a redirect");
+            log::error!("redirect_dir=nofollow: layer {} has a redirect", below.0);
             return Err(Errno::PERM);
         }
         if depth >= DEEPEST_REDIRECT {
-            log::error!("a redirect leads through more than {DEEPEST_REDIRECT} others");
+            log::error!(
+                "a redirect in layer {} leads through more than {DEEPEST_REDIRECT} others",
+                below.0
+            );
             return Err(Errno::IO);
         }
         let under = |dir: &&Arc<LowerDir>| dir.layer > below;
@@ -249,7 +254,7 @@ impl Overlay {
         let mut found = Vec::new();
         for parent in parents {
             let (_, listing) = self.lowers.list(parent)?;
-            if listing.whiteouts.contains(name) {
+            if listing.whiteouts.contains_key(name) {
                 break;
             }
             match listing.entries.iter().find(|entry| entry.name == *name) {

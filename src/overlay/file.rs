@@ -137,6 +137,15 @@ impl Overlay {
         Ok(written)
     }
 
+    /// Makes a regular file ready for being written to.
+    ///
+    /// # Errors
+    /// `EROFS`; whatever keeps it from being copied up.
+    pub fn prepare_write(&self, id: NodeId) -> Result<()> {
+        let node = self.node(id)?;
+        self.copy_up(&node, u64::MAX)
+    }
+
     /// Allocates, punches or moves space of a file (fallocate(2)).
     pub fn allocate(&self, id: NodeId, mode: Allocate, offset: u64, length: u64) -> Result<()> {
         let node = self.node(id)?;

@@ -16,17 +16,14 @@ pub(super) fn upper_key(stat: &Stat) -> Key {
 
 impl Overlay {
     /// How far the union's link count is above that of an upper inode with several names.
-    pub(super) fn upper_link_bias(&self, object: &Object, stat: &Stat) -> Result<i32> {
-        match link_count(object)? {
-            Some(LinkCount::Upper(bias)) => Ok(bias),
-            // Relative to the lower inode, whose count is not at hand here. The names that the index
-            // knows of are those of the upper inode but for the index entry itself.
-            Some(LinkCount::Lower(_)) => Ok(-1),
-            None => {
-                log::trace!("inode {} has {} names and no stored count", stat.ino, stat.nlink);
-                Ok(0)
-            }
-        }
+    pub(super) fn upper_link_bias(&self, object: &Object) -> Result<i32> {
+        Ok(match link_count(object)? {
+            Some(LinkCount::Upper(bias)) => bias,
+            // Relative to the lower inode, whose count is not at hand here: a crash came between the
+            // steps of a copy-up. The index entry is no name of the union.
+            Some(LinkCount::Lower(_)) => -1,
+            None => 0,
+        })
     }
 
     /// Completes what was found about a lower file with several names: its copy, if one of the others has
@@ -40,7 +37,7 @@ impl Overlay {
             Err(Errno::OPNOTSUPP) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(name) = upper.index.copy_of(&identity) else {
+        let Some(name) = upper.index.copy_of(&identity)? else {
             found.link_bias = upper.index.dropped(&identity);
             return Ok(());
         };
@@ -60,8 +57,9 @@ impl Overlay {
         Ok(())
     }
 
-    /// Counts a deleted name that only lower layers have: the inode's own count does not know of it.
-    pub(super) fn count_deleted_lower_name(&self, node: &Node) -> Result<()> {
+    /// Counts a name that only lower layers had and that is deleted, or that the upper inode has itself from
+    /// now on: the union's count is one less above the inode's own.
+    pub(super) fn count_lower_name(&self, node: &Node) -> Result<()> {
         let upper = self.writable()?;
         let (place, bias, linked) = {
             let mut state = node.state.lock();
@@ -105,11 +103,12 @@ impl Overlay {
         node: &Node,
         place: &LowerPlace,
     ) -> Result<Option<Identity>> {
-        if node.state.lock().keys.is_empty() || !self.writable()?.namespaces.any() {
+        let upper = self.writable()?;
+        if node.state.lock().keys.is_empty() || !upper.namespaces.any() {
             return Ok(None);
         }
         match self.lowers.identity(place) {
-            Ok(identity) => Ok(Some(identity)),
+            Ok(identity) => Ok(Some(identity).filter(|id| upper.index.has_room(id))),
             Err(Errno::OPNOTSUPP) => Ok(None),
             Err(error) => Err(error),
         }

@@ -98,7 +98,13 @@ impl Overlay {
             true => inode_mark::read(&object)?,
             false => None,
         };
-        let link_bias = if linked { self.upper_link_bias(&object, &stat)? } else { 0 };
+        let (mut place, mut link_bias) = (place, 0);
+        if linked {
+            link_bias = self.upper_link_bias(&object)?;
+            if let Some(entry) = self.writable()?.index.entry_of(&object)? {
+                place = Place::Indexed(entry);
+            }
+        }
         Ok(Found {
             ino: number.unwrap_or_else(|| self.numbers.number(stat.dev, stat.ino)),
             place,

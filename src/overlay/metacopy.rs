@@ -11,7 +11,7 @@ use super::Overlay;
 use super::node::Node;
 use crate::layer::dir_marks::{PREFIXES, Redirect};
 use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper};
-use crate::sys::{Errno, FileKind, Object, Result, data};
+use crate::sys::{Errno, FileKind, Object, Result, data, fault};
 
 /// What a metacopy file says of its data: where else it is, if not under the same name.
 struct Mark {
@@ -88,6 +88,7 @@ impl Overlay {
         if !upper.volatile {
             rustix::fs::fsync(&target)?;
         }
+        fault::point("metacopy.data-copied");
         for name in object.xattr_names()? {
             let marks = PREFIXES.iter().filter_map(|prefix| name.to_str()?.strip_prefix(prefix));
             if marks.into_iter().any(|mark| mark == "metacopy") {
@@ -128,7 +129,7 @@ impl Overlay {
                 },
             };
             let Some(place) = found else {
-                log::error!("the data of a metacopy file in layer {} is missing", layer.0);
+                log::error!("{}: the data of this metacopy file is missing", node.path().display());
                 return Err(Errno::IO);
             };
             match self.lower_mark(&place)? {
@@ -149,7 +150,7 @@ impl Overlay {
     ) -> Result<Option<LowerPlace>> {
         for dir in dirs.iter().filter(|dir| dir.layer > below) {
             let (_, listing) = self.lowers.list(dir)?;
-            if listing.whiteouts.contains(name) {
+            if listing.whiteouts.contains_key(name) {
                 return Ok(None);
             }
             match listing.entries.iter().find(|entry| entry.name == *name) {

@@ -80,7 +80,6 @@ pub struct Overlay {
     lowers: Lowers,
     upper: Option<Upper>,
     nodes: NodeTable,
-    root: Arc<Node>,
     descriptors: Arc<Descriptors>,
     numbers: InodeNumbers,
     ids: Ids,

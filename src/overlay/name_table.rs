@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::layer::listing::Listing;
+use crate::layer::whiteout::Form;
 use crate::layer::{LayerIndex, Name};
 use crate::sys::FileKind;
 
@@ -29,8 +30,8 @@ pub(super) struct NameEntry {
     pub visible: bool,
     /// Whether it would exist without the upper layer, so that deleting it needs a whiteout.
     pub below: bool,
-    /// Whether the upper layer has a whiteout of that name.
-    pub whiteout: bool,
+    /// The whiteout that the upper layer has of that name.
+    pub whiteout: Option<Form>,
     /// Whether the layers below those seen so far have no say any more; used while building.
     closed: bool,
     /// The topmost layer that has the object.
@@ -91,8 +92,8 @@ impl NameTable {
     }
 
     /// The names of which the upper layer has a whiteout.
-    pub fn whiteouts(&self) -> impl Iterator<Item = &OsStr> {
-        self.entries().filter(|entry| entry.whiteout).map(|entry| &*entry.name)
+    pub fn whiteouts(&self) -> impl Iterator<Item = (&OsStr, Form)> {
+        self.entries().filter_map(|entry| entry.whiteout.map(|form| (&*entry.name, form)))
     }
 
     /// Notes that the upper layer now has an object of that name, which exists from now on.
@@ -106,7 +107,7 @@ impl NameTable {
         let entry = self.slots[at].entry.get_or_insert_with(nameless);
         self.visible += usize::from(!entry.visible);
         entry.visible = true;
-        entry.whiteout = false;
+        entry.whiteout = None;
         entry.layer = LayerIndex::UPPER;
         entry.kind = kind;
         entry.ino = ino;
@@ -115,15 +116,15 @@ impl NameTable {
         entry
     }
 
-    /// Notes that the name does not exist any more; the upper layer has a whiteout where lower layers
-    /// have the name.
-    pub fn remove(&mut self, name: &OsStr) {
+    /// Notes that the name does not exist any more; where lower layers have it, the upper layer has a
+    /// whiteout of the form `whiteout`.
+    pub fn remove(&mut self, name: &OsStr, whiteout: Form) {
         let Some(at) = self.position(name) else { return };
         let Some(entry) = &mut self.slots[at].entry else { return };
         self.visible -= usize::from(entry.visible);
         if entry.below {
             entry.visible = false;
-            entry.whiteout = true;
+            entry.whiteout = Some(whiteout);
             entry.merged = Vec::new();
             *entry.node.get_mut() = 0;
         } else {
@@ -136,7 +137,7 @@ impl NameTable {
         for at in 0..self.slots.len() {
             let Some(entry) = &mut self.slots[at].entry else { continue };
             entry.below = false;
-            entry.whiteout = false;
+            entry.whiteout = None;
             entry.merged = Vec::new();
             if !entry.visible {
                 self.erase(at);
@@ -146,7 +147,7 @@ impl NameTable {
 
     /// Adds what the next lower layer says; layers come top first.
     pub fn merge_lower(&mut self, layer: LayerIndex, listing: Listing) {
-        for name in &listing.whiteouts {
+        for name in listing.whiteouts.keys() {
             let at = self.position(name).unwrap_or_else(|| self.push(name.clone()));
             if let Some(entry) = &mut self.slots[at].entry {
                 entry.closed = true;
@@ -175,12 +176,12 @@ impl NameTable {
 
     /// Puts what the upper layer says over what the lower layers said.
     pub fn merge_upper(&mut self, listing: Listing) {
-        for name in &listing.whiteouts {
+        for (name, form) in &listing.whiteouts {
             let at = self.position(name).unwrap_or_else(|| self.push(name.clone()));
             if let Some(entry) = &mut self.slots[at].entry {
                 self.visible -= usize::from(entry.visible);
                 entry.visible = false;
-                entry.whiteout = true;
+                entry.whiteout = Some(*form);
             }
         }
         for found in listing.entries {
@@ -203,7 +204,7 @@ impl NameTable {
     pub fn finish(&mut self) {
         for at in 0..self.slots.len() {
             let entry = self.slots[at].entry.as_ref();
-            if entry.is_some_and(|entry| !entry.visible && !entry.whiteout) {
+            if entry.is_some_and(|entry| !entry.visible && entry.whiteout.is_none()) {
                 self.erase(at);
             }
         }
@@ -269,7 +270,7 @@ impl NameEntry {
             node: AtomicU64::new(0),
             visible: false,
             below: false,
-            whiteout: false,
+            whiteout: None,
             closed: false,
             layer: LayerIndex::UPPER,
             kind: FileKind::Regular,
@@ -292,7 +293,11 @@ mod tests {
             .iter()
             .map(|(text, kind)| Listed { name: name(text), kind: *kind, ino: 7 })
             .collect();
-        Listing { entries, whiteouts: whiteouts.iter().map(|w| name(w)).collect(), opaque: false }
+        Listing {
+            entries,
+            whiteouts: whiteouts.iter().map(|w| (name(w), Form::CharDevice)).collect(),
+            opaque: false,
+        }
     }
 
     use FileKind::{Directory, Regular};
@@ -314,7 +319,7 @@ mod tests {
             assert!(table.visible(OsStr::new(absent)).is_none(), "{absent}");
         }
         assert!(table.get(OsStr::new("w")).is_none());
-        let mut whiteouts: Vec<_> = table.whiteouts().collect();
+        let mut whiteouts: Vec<_> = table.whiteouts().map(|(name, _)| name).collect();
         whiteouts.sort();
         assert_eq!(whiteouts, ["y", "z"]);
     }
@@ -327,7 +332,7 @@ mod tests {
         }
         let half: Vec<_> = table.after(0).take(500).map(|(c, e)| (e.name.clone(), c)).collect();
         for (name, _) in &half {
-            table.remove(name);
+            table.remove(name, Form::CharDevice);
         }
         for n in 1000..3000 {
             table.insert_upper(name(&n.to_string()), Regular, n);

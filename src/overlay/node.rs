@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -151,6 +152,18 @@ impl Node {
             return Some(self.clone());
         }
         self.state.lock().names.first().map(|name| name.parent.clone())
+    }
+
+    /// A path of this node in the union, for messages.
+    pub fn path(&self) -> PathBuf {
+        let mut names = Vec::new();
+        let mut next = self.state.lock().names.first().cloned();
+        while let Some(name) = next {
+            next = name.parent.state.lock().names.first().cloned();
+            names.push(name.name);
+        }
+        names.push(Name::from(OsStr::new("/")));
+        names.iter().rev().map(|name| &**name).collect()
     }
 
     /// Closes the descriptors that are kept for this node.

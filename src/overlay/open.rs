@@ -18,7 +18,7 @@ use crate::layer::lower::{DirLayer, Layer};
 use crate::layer::stat_override::StatOverride;
 use crate::layer::upper::UpperParts;
 use crate::layer::{Descriptors, LowerPlace, Lowers, Upper};
-use crate::sys::{Errno, FileKind, Object, open, stat::stat_fd};
+use crate::sys::{Errno, FileKind, Object, file_handle, open, stat::stat_fd};
 
 /// What rename(2) does with a directory that has parts in lower layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Descriptors that are left for everything but the cache.
 const RESERVED_DESCRIPTORS: usize = 64;
+const MOST_LAYERS: usize = 60_000;
 const LARGEST_CACHE: usize = 16384;
 const SMALLEST_CACHE: usize = 32;
 
@@ -114,10 +115,9 @@ impl Overlay {
         let root = open_root(upper.as_ref(), &lowers, &numbers)
             .map_err(|error| OpenError(format!("cannot read the root of the union: {error}")))?;
         Ok(Self {
-            nodes: NodeTable::new(root.clone()),
+            nodes: NodeTable::new(root),
             lowers,
             upper,
-            root,
             descriptors,
             numbers,
             ids: config.ids.clone(),
@@ -130,22 +130,16 @@ impl Overlay {
             rename_lock: RwLock::new(()),
         })
     }
-
-    /// Whether nothing can be changed.
-    pub fn is_read_only(&self) -> bool {
-        self.upper.is_none()
-    }
-
-    /// The root directory's permissions and type, for mount(2).
-    pub fn root_mode(&self) -> u32 {
-        self.node_attr(&self.root).map_or(FileKind::Directory.mode_bits() | 0o755, |attr| attr.mode)
-    }
 }
 
 fn descriptor_budget(config: &Config) -> Result<usize, OpenError> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(LARGEST_CACHE, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let fixed = config.lower.len() + config.data_only.len() + RESERVED_DESCRIPTORS;
+    let layers = config.lower.len() + config.data_only.len();
+    if layers > MOST_LAYERS {
+        return Err(OpenError(format!("lowerdir: {layers} layers; there can be {MOST_LAYERS}")));
+    }
+    let fixed = layers + RESERVED_DESCRIPTORS;
     if limit < fixed + SMALLEST_CACHE {
         return Err(OpenError(format!(
             "lowerdir: {} layers need a limit of at least {} open files, this process has {limit}; \
@@ -177,9 +171,19 @@ fn open_lower(path: &Path) -> Result<Layer, OpenError> {
         .map_err(|error| refusal("lowerdir", path, error))?;
     let is_private = private.is_some();
     let root = Arc::new(private.unwrap_or(plain));
-    let overriding = StatOverride::detect(&Object::Own(root.clone()))
-        .map_err(|error| refusal("lowerdir", path, error))?;
-    Ok(Layer::Dir(DirLayer { root, private: is_private, overriding, path: path.to_owned() }))
+    let refused = |error| refusal("lowerdir", path, error);
+    let overriding = StatOverride::detect(&Object::Own(root.clone())).map_err(refused)?;
+    let dev = stat_fd(root.as_fd()).map_err(refused)?.dev;
+    let uuid = open::reopen_directory(root.as_fd())
+        .and_then(|dir| file_handle::filesystem_uuid(dir.as_fd()))
+        .ok();
+    Ok(Layer::Dir(DirLayer {
+        root,
+        private: is_private,
+        filesystem: (dev, uuid),
+        overriding,
+        path: path.to_owned(),
+    }))
 }
 
 fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {

@@ -141,13 +141,13 @@ impl Overlay {
         node: &Arc<Node>,
         in_upper: bool,
     ) -> Result<()> {
-        contents.names.remove(name);
+        contents.names.remove(name, self.writable()?.form);
         node.remove_name(parent, name);
         if node.kind.is_dir() {
             return Ok(());
         }
         if !in_upper {
-            self.count_deleted_lower_name(node)?;
+            self.count_lower_name(node)?;
         }
         self.drop_unused_index(node)
     }

@@ -15,7 +15,7 @@ use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId};
 use super::{Overlay, RedirectPolicy};
 use crate::layer::upper::Spot;
-use crate::layer::{Name, Redirect, Upper};
+use crate::layer::{DirMarks, Name, Redirect, Upper};
 use crate::sys::{Errno, Object, Result, fault};
 
 /// How renameat2(2) is to rename.
@@ -106,9 +106,9 @@ impl Overlay {
         }
         self.copy_up(from.dir, 0)?;
         self.copy_up(to.dir, 0)?;
-        self.bring_up(source)?;
+        self.bring_up(from, source)?;
         if let (true, Some(target)) = (flags.exchange, target) {
-            self.bring_up(target)?;
+            self.bring_up(to, target)?;
         }
         fault::point("rename.prepared");
         let mut locked = self.lock_both(from.dir, to.dir)?;
@@ -154,9 +154,9 @@ impl Overlay {
     }
 
     /// Brings what is to move into the upper layer, in a form in which it can move.
-    fn bring_up(&self, node: &Arc<Node>) -> Result<()> {
+    fn bring_up(&self, at: At<'_>, node: &Arc<Node>) -> Result<()> {
         if !node.kind.is_dir() {
-            return self.copy_up(node, u64::MAX);
+            return self.copy_up_name(at.dir, at.name, node);
         }
         if self.contents(node)?.stack.is_empty() {
             return Ok(());
@@ -171,16 +171,37 @@ impl Overlay {
     /// Writes down where the lower part of a directory is, so that it can be called anything.
     fn set_redirect(&self, node: &Arc<Node>) -> Result<()> {
         self.copy_up(node, 0)?;
-        let path = match self.contents(node)?.stack.first() {
-            Some(top) => top.names(),
-            None => return Ok(()),
-        };
-        let upper = self.writable()?;
+        let redirect = Redirect::Absolute(self.lower_path(node)?);
         let object = self.upper_object(node)?;
-        match upper.namespaces.set_redirect(&object, &Redirect::Absolute(path)) {
+        match self.writable()?.namespaces.set_redirect(&object, &redirect) {
             Err(Errno::OPNOTSUPP | Errno::PERM) => Err(Errno::XDEV),
             result => result,
         }
+    }
+
+    /// The path under which the union of the lower layers alone would show a directory: its path here,
+    /// but for what this upper layer has renamed (the kernel's `ovl_get_redirect`).
+    fn lower_path(&self, node: &Arc<Node>) -> Result<Vec<Name>> {
+        let mut path = Vec::new();
+        let mut at = node.clone();
+        while !at.is_root() {
+            let name = at.state.lock().names.first().cloned().ok_or(Errno::NOENT)?;
+            let redirect = match at.is_upper() {
+                true => DirMarks::read(&self.upper_object(&at)?)?.redirect,
+                false => None,
+            };
+            match redirect {
+                Some(Redirect::Absolute(names)) => {
+                    path.extend(names.into_iter().rev());
+                    break;
+                }
+                Some(Redirect::Sibling(old)) => path.push(old),
+                None => path.push(name.name),
+            }
+            at = name.parent;
+        }
+        path.reverse();
+        Ok(path)
     }
 
     /// Brings a directory with all that is in it into the upper layer and makes it opaque there. Every
@@ -220,24 +241,6 @@ impl Overlay {
             }
         }
         Ok(())
-    }
-
-    /// Makes sure that this very name of a file is in the upper layer, also when the file is there
-    /// already under another.
-    fn copy_up_name(&self, dir: &Arc<Node>, name: &Name, node: &Arc<Node>) -> Result<()> {
-        self.copy_up(node, u64::MAX)?;
-        let mut contents = self.contents_mut(dir)?;
-        let Some(entry) = contents.names.get_mut(name) else { return Ok(()) };
-        if entry.layer.is_upper() {
-            return Ok(());
-        }
-        let object = self.upper_object(node)?;
-        let parent = self.upper_dir(dir)?;
-        crate::layer::workdir::link(&object, parent.as_fd(), name)?;
-        entry.layer = crate::layer::LayerIndex::UPPER;
-        entry.ino = object.stat()?.ino;
-        node.add_name(NameRef { parent: dir.clone(), name: name.clone(), in_upper: true });
-        self.count_deleted_lower_name(node)
     }
 
     /// Makes an upper directory opaque whose visible contents are all in the upper layer.
@@ -296,7 +299,7 @@ impl Overlay {
                 }
                 self.lose_name(to.dir, locked.to(), to.name, target, arriving.occupied)?;
             }
-            locked.from().names.remove(from.name);
+            locked.from().names.remove(from.name, upper.form);
             arrive(locked.to(), from, to, source, ino);
         }
         Ok(())
@@ -321,6 +324,7 @@ impl Overlay {
         let object = Object::Own(self.upper_dir(target)?);
         if self.contents(target)?.names.whiteouts().next().is_some() {
             let staged = upper.work.stage_dir(0o700)?;
+            self.copy_upper_attributes(&object, &staged.object())?;
             upper.set_opaque(&staged.object())?;
             upper.replace_dir(staged, arriving.dir, arriving.name)?;
             fault::point("rename.target-cleared");
@@ -419,7 +423,7 @@ fn spot<'a>(
         dir,
         name,
         covers: entry.is_some_and(|entry| entry.below),
-        whiteout: entry.is_some_and(|entry| entry.whiteout),
+        whiteout: entry.and_then(|entry| entry.whiteout),
         occupied: entry.is_some_and(|entry| entry.visible && entry.layer.is_upper()),
     }
 }

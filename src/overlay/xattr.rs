@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::attr::Located;
 use super::node::NodeId;
-use super::{Overlay, Result};
+use super::{Overlay, Result, acl};
 use crate::layer::{stat_override::StatOverride, xattr_names};
 use crate::sys::Errno;
 
@@ -21,10 +21,15 @@ impl Overlay {
             return Err(Errno::NODATA);
         }
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
-        match self.locate(&node)? {
-            Located::Upper(object) => object.get_xattr(&stored),
-            Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA),
+        let mut value = match self.locate(&node)? {
+            Located::Upper(object) => object.get_xattr(&stored)?,
+            Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA)?,
+        };
+        if acl::is_acl(name) {
+            let user = |id| Some(self.ids.shown_uid(id));
+            acl::map_ids(&mut value, user, |id| Some(self.ids.shown_gid(id)))?;
         }
+        Ok(value)
     }
 
     /// The names of all attributes, without the union's own marks.
@@ -57,10 +62,14 @@ impl Overlay {
         let mut flags = XattrFlags::empty();
         flags.set(XattrFlags::CREATE, create);
         flags.set(XattrFlags::REPLACE, replace);
-        self.upper_object(&node)?.set_xattr(&stored, value, flags)?;
-        if super::acl::is_acl(name) {
-            self.forget_inherited(&node);
+        let object = self.upper_object(&node)?;
+        if !acl::is_acl(name) {
+            return object.set_xattr(&stored, value, flags);
         }
+        let mut value = value.to_vec();
+        acl::map_ids(&mut value, |id| self.ids.stored_uid(id), |id| self.ids.stored_gid(id))?;
+        object.set_xattr(&stored, &value, flags)?;
+        self.forget_inherited(&node);
         Ok(())
     }
 
@@ -81,7 +90,7 @@ impl Overlay {
         }
         self.copy_up(&node, u64::MAX)?;
         self.upper_object(&node)?.remove_xattr(&stored)?;
-        if super::acl::is_acl(name) {
+        if acl::is_acl(name) {
             self.forget_inherited(&node);
         }
         Ok(())

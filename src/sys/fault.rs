@@ -11,6 +11,7 @@ pub const POINTS: &[&str] = &[
     "copy-up.indexed",
     "copy-up.published",
     "copy-up.directory-published",
+    "metacopy.data-copied",
     "create.staged",
     "create.published",
     "mkdir.staged",

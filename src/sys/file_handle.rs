@@ -61,17 +61,12 @@ fn at(dir: BorrowedFd<'_>, name: &OsStr, flags: libc::c_int) -> Result<FileHandl
     Ok(FileHandle { kind, bytes: raw.data[..length].into() })
 }
 
-/// The UUID of the filesystem that `object` lies on (`FS_IOC_GETFSUUID`, Linux 6.9).
+/// The UUID of the filesystem of the directory open as `fd` (`FS_IOC_GETFSUUID`, Linux 6.9).
 ///
 /// # Errors
-/// `ENOTTY` or another where the filesystem or the kernel does not tell; an object that cannot be opened.
-pub fn filesystem_uuid(object: &Object) -> Result<[u8; 16]> {
-    let fd = object.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
-    uuid_of(fd.as_fd())
-}
-
+/// `ENOTTY` or another where the filesystem or the kernel does not tell.
 #[allow(unsafe_code)]
-fn uuid_of(fd: BorrowedFd<'_>) -> Result<[u8; 16]> {
+pub fn filesystem_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16]> {
     /// `struct fsuuid2` of linux/fs.h.
     #[repr(C)]
     struct FsUuid {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{Errno, Result};
 
@@ -48,16 +48,6 @@ pub fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<OwnedFd> {
 pub fn unnamed(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(mode))
-}
-
-/// Gives the unnamed file `fd` the name `name` in `dir`.
-///
-/// # Errors
-/// `EEXIST` when the name is taken.
-pub fn give_name(fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    // AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH; the magic link works for everybody.
-    let source = proc_path(fd);
-    rustix::fs::linkat(CWD, source.as_str(), dir, name, rustix::fs::AtFlags::SYMLINK_FOLLOW)
 }
 
 /// Opens the directory reached from `base` through `names` without leaving it: no links, no `..`.

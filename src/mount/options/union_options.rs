@@ -70,9 +70,9 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
             ("off", |draft| draft.options.xino = Xino::Off),
             ("auto", |draft| draft.options.xino = Xino::Auto),
         ]),
-        Planned,
+        NoEffect,
         "auto",
-        "inode numbers of layers on several filesystems are kept distinct by their high bits",
+        "inode numbers of layers on several filesystems are always kept distinct by their high bits",
     ),
     OptionSpec::new(
         "ino32_t",
@@ -203,9 +203,9 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "timeout",
         Seconds(|draft, time| draft.options.timeout = Some(time)),
-        Implemented,
+        Planned,
         "unlimited",
-        "how long the kernel keeps names and attributes; for layers that change behind the mount",
+        "how long the kernel keeps names and attributes; what the union itself has read of a directory is kept as long as somebody uses it",
     ),
     OptionSpec::new(
         "io",
@@ -215,7 +215,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
             ("passthrough", |draft| draft.options.io = Io::Passthrough),
             ("plain", |draft| draft.options.io = Io::Plain),
         ]),
-        Planned,
+        Implemented,
         "auto",
         "how file data travels: opens without a message, through the kernel, or one message each",
     ),

@@ -1,0 +1,160 @@
+//! Mount options that change what is seen or stored.
+
+use std::fs;
+
+use rustix::fs::FileType;
+
+use crate::needs_root;
+use crate::support::posix::{
+    append, as_ids, chmod, chown, get_xattr, kind, lstat, mknod, mode, names, owner, run, text,
+};
+use crate::support::{Union, privilege};
+
+#[test]
+fn new_files_belong_to_their_maker_under_an_id_mapping() {
+    needs_root!();
+    let maps = ["uidmapping=0:1000:1:1:100000:65536", ":0:1000:1:1:100000:65536"];
+    for map in [maps[0].to_owned(), format!("uidmapping={}", maps[1])] {
+        let gid = map.replace("uidmapping", "gidmapping");
+        let mut union = Union::new()
+            .option(&map)
+            .option(&gid)
+            .lower("f root own=0:0 mode=0644\nf other own=5:6 mode=0644\nd d mode=0777 own=0:0")
+            .mount();
+        assert_eq!(owner(union.path("root")), (1000, 1000));
+        assert_eq!(owner(union.path("other")), (100_004, 100_005));
+        as_ids(1000, 1000, || {
+            fs::write(union.path("d/file"), "x").unwrap();
+            fs::create_dir(union.path("d/dir")).unwrap();
+            mknod(union.path("d/pipe"), FileType::Fifo, (0, 0)).unwrap();
+            std::os::unix::fs::symlink("x", union.path("d/link")).unwrap();
+            append(union.path("root"), "x");
+        });
+        chown(union.path("other"), 100_009, 100_010).unwrap();
+        for _ in 0..2 {
+            for name in ["file", "dir", "pipe", "link"] {
+                assert_eq!(owner(union.path("d").join(name)), (1000, 1000), "{name}");
+                assert_eq!(owner(union.upper("d").join(name)), (0, 0), "{name}");
+            }
+            assert_eq!(owner(union.path("root")), (1000, 1000));
+            assert_eq!(owner(union.path("other")), (100_009, 100_010));
+            assert_eq!(owner(union.upper("other")), (10, 11));
+            union.remount();
+        }
+    }
+}
+
+#[test]
+fn access_lists_are_mapped_like_owners() {
+    needs_root!();
+    let union = Union::new()
+        .option("uidmapping=0:1000:1:1:100000:65536")
+        .option("gidmapping=0:1000:1:1:100000:65536")
+        .lower_with(|dir| {
+            fs::write(dir.join("a"), "").unwrap();
+            run("setfacl", ["-m".as_ref(), "u:5:rw,g:6:r".as_ref(), dir.join("a").as_os_str()]);
+        })
+        .mount();
+    let shown = run("getfacl", ["-cn".as_ref(), union.path("a").as_os_str()]);
+    assert!(shown.contains("user:100004:rw-") && shown.contains("group:100005:r--"), "{shown}");
+    run("setfacl", ["-m".as_ref(), "u:100006:r".as_ref(), union.path("a").as_os_str()]);
+    let stored = run("getfacl", ["-cn".as_ref(), union.upper("a").as_os_str()]);
+    assert!(stored.contains("user:7:r--") && stored.contains("user:5:rw-"), "{stored}");
+}
+
+#[test]
+fn squashed_owners_are_shown_for_everything() {
+    needs_root!();
+    for (options, expected) in
+        [(vec!["squash_to_root"], (0, 0)), (vec!["squash_to_uid=77", "squash_to_gid=88"], (77, 88))]
+    {
+        let mut builder = Union::new().lower("f a own=5:6\nd d own=7:8\nl l to=a");
+        for option in options {
+            builder = builder.option(option);
+        }
+        let union = builder.mount();
+        fs::write(union.path("new"), "").unwrap();
+        chown(union.path("a"), 9, 9).unwrap();
+        for name in ["a", "d", "l", "new"] {
+            assert_eq!(owner(union.path(name)), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn link_counts_of_directories_are_constant_with_static_nlink() {
+    needs_root!();
+    let union = Union::new().option("static_nlink").lower("d d/a\nd d/b\nf d/f").mount();
+    assert_eq!(lstat(union.path("d")).st_nlink, 1);
+    fs::create_dir(union.path("d/c")).unwrap();
+    assert_eq!(lstat(union.path("d")).st_nlink, 1);
+}
+
+#[test]
+fn owners_modes_and_devices_are_kept_in_attributes_with_xattr_permissions() {
+    needs_root!();
+    for (option, name) in [
+        ("xattr_permissions=1", "security.fuseoverlayfs.override_stat"),
+        ("xattr_permissions=2", "user.containers.override_stat"),
+    ] {
+        let mut union =
+            Union::new().option(option).lower("f low text=low own=1:2 mode=0640").mount();
+        fs::write(union.path("file"), "x").unwrap();
+        chown(union.path("file"), 5, 6).unwrap();
+        chmod(union.path("file"), 0o4711).unwrap();
+        fs::create_dir(union.path("dir")).unwrap();
+        chmod(union.path("dir"), 0o700).unwrap();
+        mknod(union.path("null"), FileType::CharacterDevice, (1, 3)).unwrap();
+        mknod(union.path("pipe"), FileType::Fifo, (0, 0)).unwrap();
+        append(union.path("low"), "+");
+        for _ in 0..2 {
+            assert_eq!((owner(union.path("file")), mode(union.path("file"))), ((5, 6), 0o4711));
+            assert_eq!(mode(union.path("dir")), 0o700);
+            assert_eq!(kind(union.path("null")), FileType::CharacterDevice);
+            assert_eq!(lstat(union.path("null")).st_rdev, rustix::fs::makedev(1, 3));
+            assert_eq!(kind(union.path("pipe")), FileType::Fifo);
+            assert_eq!((owner(union.path("low")), mode(union.path("low"))), ((1, 2), 0o640));
+            assert_eq!(text(union.path("low")), "low+");
+            for file in ["file", "dir", "null", ""] {
+                assert!(get_xattr(union.upper(file), name).is_ok(), "{option}: {file:?} has none");
+            }
+            union.remount();
+        }
+    }
+}
+
+#[test]
+fn xattr_permissions_let_an_ordinary_user_keep_owners_and_devices() {
+    crate::isolated!(User, {
+        let mut union = Union::new().option("xattr_permissions=2").lower("f low text=low").mount();
+        mknod(union.path("pipe"), FileType::Fifo, (0, 0)).unwrap();
+        chmod(union.path("low"), 0o600).unwrap();
+        union.remount();
+        assert_eq!(kind(union.path("pipe")), FileType::Fifo);
+        assert_eq!(mode(union.path("low")), 0o600);
+        let (uid, _) = privilege::ordinary_user();
+        assert_eq!(lstat(union.path("low")).st_uid, uid);
+    });
+}
+
+#[test]
+fn volatile_mark_is_left_and_refused_later_as_the_kernel_does() {
+    needs_root!();
+    let mut union = Union::new().lower("f a text=a").mount();
+    union.unmount();
+    fs::create_dir_all(union.work("work/incompat/volatile")).unwrap();
+    let refusal = union.try_start().expect_err("the upper layer may be damaged");
+    assert!(refusal.message.contains("volatile"), "{}", refusal.message);
+    union.switch(crate::support::Program::Plyfs, &["volatile"]);
+    assert_eq!(names(union.path("")), ["a"]);
+}
+
+#[test]
+fn timeouts_of_zero_show_changes_of_layers_at_once() {
+    needs_root!();
+    let union = Union::new().option("timeout=0").lower("f a text=a").unchecked_lowers().mount();
+    assert_eq!(names(union.path("")), ["a"]);
+    assert_eq!(text(union.path("a")), "a");
+    chmod(union.lower(0, "a"), 0o600).unwrap();
+    assert_eq!(mode(union.path("a")), 0o600);
+}

@@ -1,0 +1,218 @@
+//! Memory, descriptors, caches, and many users at once. What takes long is ignored unless asked for.
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::needs_root;
+use crate::support::Union;
+use crate::support::posix::{append, exists, names, text};
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// Makes `directories` directories of 100 files each.
+fn wide(root: &Path, directories: u32) {
+    for directory in 0..directories {
+        let dir = root.join(format!("d{directory}"));
+        fs::create_dir_all(&dir).unwrap();
+        for file in 0..100 {
+            fs::write(dir.join(file.to_string()), "").unwrap();
+        }
+    }
+}
+
+fn stat_all(root: &Path, directories: std::ops::Range<u32>) {
+    for directory in directories {
+        let dir = root.join(format!("d{directory}"));
+        assert_eq!(names(&dir).len(), 100);
+        for file in 0..100 {
+            assert!(exists(dir.join(file.to_string())));
+        }
+    }
+}
+
+/// Memory that the program really uses, in KiB.
+fn memory(union: &Union) -> u64 {
+    let status = format!("/proc/{}/status", union.live().pid().as_raw_nonzero());
+    let status = fs::read_to_string(status).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Descriptors that the program has open.
+fn descriptors(union: &Union) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", union.live().pid().as_raw_nonzero())).unwrap().count()
+}
+
+#[test]
+fn few_descriptors_are_enough_for_a_large_tree() {
+    needs_root!();
+    let union = Union::new()
+        .wrapper(&["prlimit", "--nofile=256:256"])
+        .lower_with(|dir| wide(dir, 30))
+        .lower("f d0/x\nf d1/x\nf d2/x")
+        .unchecked_lowers()
+        .mount();
+    for directory in 3..30 {
+        assert_eq!(names(union.path(format!("d{directory}"))).len(), 100);
+        for file in 0..100 {
+            assert!(exists(union.path(format!("d{directory}/{file}"))));
+        }
+    }
+    for directory in 0..30 {
+        append(union.path(format!("d{directory}/7")), "x");
+    }
+    let held: Vec<_> =
+        (0..400).map(|n| fs::File::open(union.path(format!("d5/{}", n % 100))).unwrap()).collect();
+    for (number, file) in held.into_iter().enumerate() {
+        assert_eq!(file.metadata().unwrap().len(), u64::from(number % 100 == 7));
+    }
+    assert!(descriptors(&union) <= 256);
+}
+
+#[test]
+#[ignore = "heavy: a tree of 100,000 files"]
+fn few_descriptors_are_enough_for_a_hundred_thousand_files() {
+    needs_root!();
+    let union = Union::new()
+        .wrapper(&["prlimit", "--nofile=256:256"])
+        .lower_with(|dir| wide(dir, 1000))
+        .unchecked_lowers()
+        .lifetime(LONG)
+        .mount();
+    stat_all(&union.path(""), 0..1000);
+    for directory in 0..1000 {
+        append(union.path(format!("d{directory}/3")), "x");
+        fs::remove_file(union.path(format!("d{directory}/4"))).unwrap();
+    }
+    assert!(descriptors(&union) <= 256);
+    fs::remove_dir_all(union.path("d0")).unwrap();
+    assert_eq!(text(union.path("d999/3")), "x");
+}
+
+#[test]
+#[ignore = "heavy: drops the caches of the whole machine"]
+fn memory_of_forgotten_files_is_used_again() {
+    needs_root!();
+    let union =
+        Union::new().lower_with(|dir| wide(dir, 1200)).unchecked_lowers().lifetime(LONG).mount();
+    let start = memory(&union);
+    let mut used = Vec::new();
+    for part in 0..4 {
+        stat_all(&union.path(""), part * 300..(part + 1) * 300);
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        // An answer after the flood of forgets shows that they have been worked through.
+        assert!(exists(union.path("d0")));
+        used.push(memory(&union).saturating_sub(start));
+    }
+    assert!(used[3] < used[0] * 3 / 2 + 1024, "memory grows with every part: {used:?} KiB");
+}
+
+#[test]
+fn absent_names_and_known_attributes_are_cached() {
+    needs_root!();
+    let union = Union::new().lower("f d/a text=a").lower("f d/b").mount();
+    assert!(!exists(union.path("d/absent")) && exists(union.path("d/a")));
+    // A stopped program can answer nothing: what is answered comes from the cache of the kernel.
+    union.live().freeze();
+    let (answer, answers) = channel();
+    let (absent, present) = (union.path("d/absent"), union.path("d/a"));
+    std::thread::spawn(move || answer.send((exists(absent), exists(present))));
+    let cached = answers.recv_timeout(Duration::from_secs(5));
+    union.live().signal(Signal::CONT);
+    assert_eq!(cached, Ok((false, true)), "the program had to be asked again");
+    fs::write(union.path("d/absent"), "now").unwrap();
+    assert_eq!(text(union.path("d/absent")), "now");
+}
+
+#[test]
+fn cached_names_are_right_after_every_change() {
+    needs_root!();
+    let union = Union::new().lower("f d/a\nf e/a text=e").mount();
+    for round in 0..3 {
+        assert!(!exists(union.path("d/x")));
+        fs::write(union.path("d/x"), "").unwrap();
+        assert!(exists(union.path("d/x")));
+        fs::rename(union.path("d/x"), union.path("d/y")).unwrap();
+        assert!(!exists(union.path("d/x")) && exists(union.path("d/y")));
+        fs::remove_file(union.path("d/y")).unwrap();
+        assert!(!exists(union.path("d/y")));
+        fs::hard_link(union.path("e/a"), union.path("d/y")).unwrap();
+        assert_eq!(text(union.path("d/y")), "e", "{round}");
+        fs::remove_file(union.path("d/y")).unwrap();
+    }
+}
+
+#[test]
+fn many_threads_make_change_and_remove_at_once() {
+    needs_root!();
+    let mut union = Union::new()
+        .lower_with(|dir| {
+            for number in 0..8 {
+                fs::create_dir_all(dir.join(format!("d{number}"))).unwrap();
+                for file in 0..50 {
+                    fs::write(dir.join(format!("d{number}/{file}")), file.to_string()).unwrap();
+                }
+            }
+            fs::create_dir(dir.join("shared")).unwrap();
+        })
+        .mount();
+    std::thread::scope(|scope| {
+        for worker in 0..8 {
+            let union = &union;
+            scope.spawn(move || {
+                let dir = union.path(format!("d{worker}"));
+                for file in 0..50 {
+                    append(dir.join(file.to_string()), "+");
+                    fs::rename(
+                        dir.join(file.to_string()),
+                        union.path(format!("shared/{worker}-{file}")),
+                    )
+                    .unwrap();
+                    assert!(names(union.path("shared")).contains(&format!("{worker}-{file}")));
+                    if file % 2 == 0 {
+                        fs::remove_file(union.path(format!("shared/{worker}-{file}"))).unwrap();
+                    }
+                }
+                fs::remove_dir(dir).unwrap();
+            });
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(names(union.path("")), ["shared"]);
+        assert_eq!(names(union.path("shared")).len(), 8 * 25);
+        for worker in 0..8 {
+            assert_eq!(text(union.path(format!("shared/{worker}-49"))), "49+");
+        }
+        union.remount();
+    }
+}
+
+#[test]
+fn directories_renamed_across_each_other_never_lock_up() {
+    needs_root!();
+    let union = Union::new()
+        .lower("f a/one/x\nf a/two/x\nf b/three/x\nf b/four/x")
+        .lower("f a/one/y\nf b/three/y")
+        .mount();
+    std::thread::scope(|scope| {
+        for (from, to, name) in
+            [("a", "b", "one"), ("b", "a", "three"), ("a", "b", "two"), ("b", "a", "four")]
+        {
+            let union = &union;
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    let (here, there) = (union.path(from).join(name), union.path(to).join(name));
+                    fs::rename(&here, &there).unwrap();
+                    assert!(!names(&there).is_empty());
+                    fs::rename(&there, &here).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(names(union.path("a")), ["one", "two"]);
+    assert_eq!(names(union.path("b/three")), ["x", "y"]);
+}
