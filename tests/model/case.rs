@@ -67,7 +67,6 @@ impl Setup {
     pub fn rules(self) -> Rules {
         let refuse = Redirect::Refuse;
         Rules {
-            has_marks: self.has_marks(),
             dot_files: self == Setup::DotFiles,
             read_only: self == Setup::ReadOnly,
             refuse_lower_rename: self == Setup::Union(refuse)

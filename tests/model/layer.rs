@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::model::OPAQUE_FILE;
 use crate::text::{Text, t};
 
 /// Permission bits; prints in octal.
@@ -271,12 +270,14 @@ impl DirSpec {
 
     /// Whether an object called `name` can be made here and is no mark.
     fn has_room(&self, name: &Text) -> bool {
-        let marked = *name == t(OPAQUE_FILE)
-            || self.hidden.contains(name)
-            || self.hidden.iter().any(|it| dot_wh(it) == *name);
+        let marked = self.hidden.iter().any(|it| dot_wh(it) == *name)
+            || *name == t(OPAQUE_FILE) && self.marks.contains(&Mark::OpaqueFile);
         !marked && !self.entries.contains_key(name)
     }
 }
+
+/// The name of the file that makes a directory opaque.
+pub const OPAQUE_FILE: &str = ".wh..wh..opq";
 
 /// The file name that hides `name` of the layers below.
 pub fn dot_wh(name: &Text) -> Text {
@@ -339,7 +340,6 @@ impl LayerSpec {
             let mark = dot_wh(&name);
             if let Some(dir) = self.root.dir_at(&parent).filter(|_| mark.0.len() <= 255)
                 && !dir.entries.contains_key(&mark)
-                && !dir.entries.contains_key(&name)
             {
                 dir.hidden.insert(name);
             }

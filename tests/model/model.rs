@@ -13,8 +13,6 @@ use crate::text::{Text, t};
 pub type Ino = usize;
 
 pub const ROOT: Ino = 0;
-/// The name of the file that makes a directory opaque.
-pub const OPAQUE_FILE: &str = ".wh..wh..opq";
 /// The attribute that holds file capabilities.
 pub const CAPABILITY: &str = "security.capability";
 const SET_UID: u32 = 0o4000;
@@ -195,8 +193,6 @@ pub enum Outcome {
 /// How the filesystem under test differs from a plain one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Layers have marks, so that not every name can be given.
-    pub has_marks: bool,
     /// Whiteouts are `.wh.` files: no new name may look like one.
     pub dot_files: bool,
     /// No writable layer: every change is EROFS.
@@ -296,7 +292,9 @@ impl Tree {
         match op {
             Op::Lookup(path) => creatable(path),
             Op::Unlink(path) | Op::RemoveDir(path) => creatable(path) && self.entry(path).is_ok(),
-            Op::Create(path, _) | Op::MakeDir(path, _) | Op::Symlink(path, ..) => creatable(path),
+            Op::Create(path, _) | Op::MakeDir(path, _) | Op::MakeSymlink(path, ..) => {
+                creatable(path)
+            }
             Op::MakeNode(path, leaf, _) => {
                 let special =
                     matches!(leaf, Leaf::Fifo | Leaf::Socket | Leaf::Char(..) | Leaf::Block(..));
@@ -316,7 +314,7 @@ impl Tree {
                 .file(target)
                 .is_some_and(|file| data.len > 0 && !(*kill && file.set_gid_depends_on_groups())),
             Op::Read(target, ..) | Op::Seek(target, ..) => self.file(target).is_some(),
-            Op::SetAttr(target, Change::Mode(_)) => self
+            Op::SetAttr(target, Change::Permissions(_)) => self
                 .target(target)
                 .is_some_and(|ino| !matches!(self.inodes[ino].kind, Kind::Symlink(_))),
             Op::SetAttr(target, Change::Size(_, uid)) => {
@@ -378,7 +376,7 @@ impl Tree {
             Op::Create(path, new) => self.make(path, Kind::File(Vec::new()), *new),
             Op::MakeDir(path, new) => self.make(path, Kind::Dir(BTreeMap::new()), *new),
             Op::MakeNode(path, leaf, new) => self.make(path, special(leaf), *new),
-            Op::Symlink(path, to, new) => self.make(path, Kind::Symlink(to.clone()), *new),
+            Op::MakeSymlink(path, to, new) => self.make(path, Kind::Symlink(to.clone()), *new),
             Op::Link(target, path) => self.link(target, path),
             Op::Unlink(path) => self.unlink(path),
             Op::RemoveDir(path) => self.remove_dir(path),
@@ -449,9 +447,7 @@ impl Tree {
 
     /// Refuses a new name that the upper layer could not tell from a mark.
     fn check_name(&self, name: &Text) -> Result<(), Errno> {
-        let rules = &self.rules;
-        let mark = rules.has_marks && *name == t(OPAQUE_FILE)
-            || rules.dot_files && name.0.starts_with(b".wh.");
+        let mark = self.rules.dot_files && name.0.starts_with(b".wh.");
         if mark { Err(Errno::INVAL) } else { Ok(()) }
     }
 
@@ -584,7 +580,7 @@ impl Tree {
         let ino = self.target(target).unwrap();
         let inode = &mut self.inodes[ino];
         match change {
-            Change::Mode(mode) => inode.set_mode(mode.0),
+            Change::Permissions(mode) => inode.set_mode(mode.0),
             Change::Owner(uid, gid) => {
                 inode.uid = uid.unwrap_or(inode.uid);
                 inode.gid = gid.unwrap_or(inode.gid);
@@ -648,8 +644,8 @@ impl Tree {
             return inode.set_acl(name, value);
         }
         match (set, inode.xattrs.contains_key(name)) {
-            (Set::Create, true) => return Err(Errno::EXIST),
-            (Set::Replace, false) => return Err(Errno::NODATA),
+            (Set::IfAbsent, true) => return Err(Errno::EXIST),
+            (Set::IfPresent, false) => return Err(Errno::NODATA),
             _ => {}
         }
         inode.xattrs.insert(name.clone(), value.clone());

@@ -251,7 +251,7 @@ impl Subject for Union {
     }
 
     fn set_xattr(&self, node: Node, name: &OsStr, value: &[u8], set: Set) -> Answer<()> {
-        let (create, replace) = (set == Set::Create, set == Set::Replace);
+        let (create, replace) = (set == Set::IfAbsent, set == Set::IfPresent);
         self.overlay().set_xattr(NodeId(node), name, value, create, replace)
     }
 
