@@ -220,6 +220,11 @@ impl Overlay {
         }
         if change.is_empty() && !node.kind.is_dir() {
             // What the kernel sends for a chown(2) that changes neither owner nor group.
+            let attr = self.node_attr(&node)?;
+            let may = caller.uid == 0 || caller.uid == attr.uid;
+            if !may && without_set_id(attr.mode) != attr.mode & 0o7777 {
+                return Err(Errno::PERM);
+            }
             self.drop_privileges(&node)?;
         }
         self.forget_inherited(&node);
@@ -254,7 +259,8 @@ impl Overlay {
         let object = self.upper_object(node)?;
         if let Some(form) = upper.overriding {
             let old = form.apply(&object, object.stat()?)?;
-            let kept = if node.kind.is_dir() { old.permissions() } else { without_set_id(&old) };
+            let kept =
+                if node.kind.is_dir() { old.permissions() } else { without_set_id(old.mode) };
             let mut stored = overridden(&old, kept);
             stored.uid = uid.unwrap_or(old.uid);
             stored.gid = gid.unwrap_or(old.gid);
@@ -283,7 +289,7 @@ impl Overlay {
     pub(super) fn drop_privileges(&self, node: &Node) -> Result<()> {
         let object = self.upper_object(node)?;
         let stat = self.upper_stat(&object)?;
-        let kept = without_set_id(&stat);
+        let kept = without_set_id(stat.mode);
         if kept != stat.permissions() {
             match self.writable()?.overriding {
                 Some(form) => form.store(&object, &overridden(&stat, kept))?,
@@ -337,10 +343,10 @@ impl Overlay {
     }
 }
 
-/// The permission bits that are left when set-id bits are cleared; set-group-id without group execution
+/// The permission bits of `mode` that are left when set-id bits are cleared; set-group-id without group execution
 /// is not one (it used to mean mandatory locking).
-fn without_set_id(stat: &Stat) -> u32 {
-    let permissions = stat.permissions();
+fn without_set_id(mode: u32) -> u32 {
+    let permissions = mode & 0o7777;
     let mut cleared = S_ISUID;
     if permissions & S_IXGRP != 0 {
         cleared |= S_ISGID;

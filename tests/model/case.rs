@@ -65,7 +65,8 @@ impl Setup {
         Rules {
             has_marks: self.has_marks(),
             read_only: self == Setup::ReadOnly,
-            refuse_lower_rename: self == Setup::Union(refuse) || self == Setup::UpperInMemory(refuse),
+            refuse_lower_rename: self == Setup::Union(refuse)
+                || self == Setup::UpperInMemory(refuse),
         }
     }
 
@@ -137,7 +138,8 @@ impl Directories {
     /// Puts the layers on disk. Temporary directories go below the build directory: a real
     /// filesystem, unlike /tmp on many machines.
     fn make(setup: Setup, specs: &[LayerSpec]) -> std::io::Result<Directories> {
-        let temporary = |place: &str| tempfile::Builder::new().prefix("plyfs-model").tempdir_in(place);
+        let temporary =
+            |place: &str| tempfile::Builder::new().prefix("plyfs-model").tempdir_in(place);
         let disk = temporary(env!("CARGO_TARGET_TMPDIR"))?;
         let writable = match setup {
             Setup::UpperInMemory(_) => Some(temporary("/dev/shm")?),

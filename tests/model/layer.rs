@@ -281,7 +281,6 @@ pub fn dot_wh(name: &Text) -> Text {
     Text([b".wh.", name.0.as_slice()].concat())
 }
 
-
 impl LayerSpec {
     pub fn build(layer: &Layer) -> LayerSpec {
         let mut spec =

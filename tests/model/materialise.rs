@@ -90,7 +90,9 @@ impl Materialiser<'_> {
                 empty_file(&path)?;
                 set_xattr(&path, OsStr::new(&prefix.overlay("whiteout")), b"")
             }
-            (Whiteout::SharedDevice, Some(first)) => linkat(CWD, first, CWD, &path, AtFlags::empty()),
+            (Whiteout::SharedDevice, Some(first)) => {
+                linkat(CWD, first, CWD, &path, AtFlags::empty())
+            }
             (Whiteout::SharedDevice, None) => {
                 make_node(&path, FileType::CharacterDevice, (0, 0))?;
                 self.shared_whiteout = Some(path);

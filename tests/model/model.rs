@@ -284,10 +284,8 @@ impl Tree {
             Op::Unlink(path) | Op::RemoveDir(path) => creatable(path) && self.entry(path).is_ok(),
             Op::Create(path, _) | Op::MakeDir(path, _) | Op::Symlink(path, ..) => creatable(path),
             Op::MakeNode(path, leaf, _) => {
-                let special = matches!(
-                    leaf,
-                    Leaf::Fifo | Leaf::Socket | Leaf::Char(..) | Leaf::Block(..)
-                );
+                let special =
+                    matches!(leaf, Leaf::Fifo | Leaf::Socket | Leaf::Char(..) | Leaf::Block(..));
                 creatable(path) && special
             }
             Op::Link(target, path) => {
@@ -295,7 +293,11 @@ impl Tree {
                 self.target(target).is_some_and(linkable) && creatable(path)
             }
             Op::Rename(from, to, _) => {
-                creatable(from) && creatable(to) && self.entry(from).is_ok() && !from.is_within(to) && !to.is_within(from)
+                creatable(from)
+                    && creatable(to)
+                    && self.entry(from).is_ok()
+                    && !from.is_within(to)
+                    && !to.is_within(from)
             }
             Op::Write(target, _, data, kill) => self
                 .file(target)
@@ -336,9 +338,9 @@ impl Tree {
                 })
             }
             // Whether removing an absent access list is an error differs between filesystems.
-            Op::RemoveXattr(target, name) => self.target(target).is_some_and(|ino| {
-                !is_acl(name) || self.inodes[ino].xattrs.contains_key(name)
-            }),
+            Op::RemoveXattr(target, name) => self
+                .target(target)
+                .is_some_and(|ino| !is_acl(name) || self.inodes[ino].xattrs.contains_key(name)),
             Op::ReadDir(path) | Op::ReadSome(path, _) => {
                 self.resolve(path).is_some_and(|ino| self.inodes[ino].is_dir())
             }

@@ -12,20 +12,13 @@ fn check(setup: Setup, layers: Vec<Layer>, ops: &[Op]) {
 }
 #[test]
 fn dbg_n() {
-check(
-    UpperInMemory(Mark),
-    vec![
-        layer(vec![
-        ]),
-        layer(vec![
-            Whiteout(t("e/a"), Device),
-        ]).marks(vec![Opaque(User)]),
-        layer(vec![
-            Leaf(t("e/e"), meta(0o644), File(Data { len: 1, fill: 0, sparse: false })),
-        ]),
-    ],
-    &[
-        Rename(t("e"), t("c"), Replace),
-    ],
-);
+    check(
+        UpperInMemory(Mark),
+        vec![
+            layer(vec![]),
+            layer(vec![Whiteout(t("e/a"), Device)]).marks(vec![Opaque(User)]),
+            layer(vec![Leaf(t("e/e"), meta(0o644), File(Data { len: 1, fill: 0, sparse: false }))]),
+        ],
+        &[Rename(t("e"), t("c"), Replace)],
+    );
 }

@@ -10,8 +10,8 @@ use plyfs::overlay::{
 };
 use plyfs::sys::Time;
 use plyfs::sys::object::NewTime;
-use rustix::io::Errno;
 use rustix::fs::{FallocateFlags, major, makedev, minor};
+use rustix::io::Errno;
 
 use crate::case::{Redirect, Setup};
 use crate::op::{Allocate, How, New, Set, Whence};
@@ -119,9 +119,7 @@ impl Subject for Union {
     }
 
     fn create(&self, parent: Node, name: &OsStr, new: New) -> Answer<Entry> {
-        self.overlay()
-            .create(caller(new), NodeId(parent), name, new.mode, new.umask)
-            .map(entry)
+        self.overlay().create(caller(new), NodeId(parent), name, new.mode, new.umask).map(entry)
     }
 
     fn make_node(&self, parent: Node, name: &OsStr, new: New, rdev: (u32, u32)) -> Answer<Entry> {
@@ -132,9 +130,7 @@ impl Subject for Union {
     }
 
     fn make_dir(&self, parent: Node, name: &OsStr, new: New) -> Answer<Entry> {
-        self.overlay()
-            .make_dir(caller(new), NodeId(parent), name, new.mode, new.umask)
-            .map(entry)
+        self.overlay().make_dir(caller(new), NodeId(parent), name, new.mode, new.umask).map(entry)
     }
 
     fn symlink(&self, parent: Node, name: &OsStr, target: &[u8], new: New) -> Answer<Entry> {
