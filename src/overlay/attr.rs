@@ -221,7 +221,7 @@ impl Overlay {
         if change.is_empty() && !node.kind.is_dir() {
             // What the kernel sends before a write that takes set-id bits away, and for a chown(2) that
             // changes neither owner nor group.
-            self.drop_privileges(&node)?;
+            self.drop_privileges(caller, &node)?;
         }
         self.forget_inherited(&node);
         self.node_attr(&node)
@@ -231,7 +231,7 @@ impl Overlay {
         let fd = self.data(node, true)?;
         rustix::fs::ftruncate(fd, size)?;
         if caller.uid != 0 {
-            self.drop_privileges(node)?;
+            self.drop_privileges(caller, node)?;
         }
         Ok(())
     }
@@ -282,10 +282,15 @@ impl Overlay {
 
     /// Clears set-id bits after a change of contents by somebody who may not keep them. (Capabilities are
     /// taken away by the layer's own filesystem, whoever writes.)
-    pub(super) fn drop_privileges(&self, node: &Node) -> Result<()> {
+    pub(super) fn drop_privileges(&self, caller: Caller, node: &Node) -> Result<()> {
         let object = self.upper_object(node)?;
         let stat = self.upper_stat(&object)?;
-        let kept = without_set_id(stat.mode);
+        let mut kept = without_set_id(stat.mode);
+        if caller.uid != 0 && caller.gid != self.ids.shown_gid(stat.gid) {
+            // Nor may a stranger to the group keep its bit (the kernel's setattr_should_drop_sgid). Who is
+            // in it by a supplementary group is not known here.
+            kept &= !S_ISGID;
+        }
         if kept != stat.permissions() {
             match self.writable()?.overriding {
                 Some(form) => form.store(&object, &overridden(&stat, kept))?,
