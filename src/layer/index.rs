@@ -89,11 +89,13 @@ impl Index {
     pub fn open(work: Arc<OwnedFd>, own: Arc<OwnedFd>, namespaces: Namespaces) -> Result<Self> {
         let mut known = Known::default();
         if let Some(dir) = open_existing(&work, "index")? {
+            let dir = Arc::new(dir);
             read_names(&dir, |name| {
                 known.copies.insert(name);
                 Ok(())
             })?;
-            known.dir = Some(Arc::new(dir));
+            remove_orphans(&dir, &mut known.copies)?;
+            known.dir = Some(dir);
         }
         if let Some(dir) = open_existing(&own, "nlink")? {
             let dir = Arc::new(dir);
@@ -223,6 +225,25 @@ impl Index {
         let dir = open_existing(&self.work, "index")?.ok_or(Errno::NOENT)?;
         Ok(known.dir.insert(Arc::new(dir)).clone())
     }
+}
+
+/// Removes the entries whose inodes have no name in the union any more: a crash came between the deletion
+/// of the last one and that of the entry.
+fn remove_orphans(dir: &Arc<OwnedFd>, copies: &mut HashSet<Name>) -> Result<()> {
+    let mut orphans = Vec::new();
+    for name in copies.iter() {
+        let object = Object::Child(dir.clone(), name.clone());
+        if let Some(LinkCount::Upper(bias)) = link_count(&object)?
+            && object.stat()?.nlink.saturating_add_signed(bias) == 0
+        {
+            orphans.push(name.clone());
+        }
+    }
+    for name in orphans {
+        rustix::fs::unlinkat(dir, &*name, AtFlags::empty())?;
+        copies.remove(&name);
+    }
+    Ok(())
 }
 
 /// The stored link count of an upper inode, if it is an indexed one.

@@ -1,27 +1,102 @@
-//! The mark that keeps st_ino constant over copy-up: `overlay.plyfs.ino`, a decimal number, on the upper
-//! object. Other readers of the layer ignore it.
+//! What keeps st_ino constant over copy-up and remount: the number that an upper object had as a lower one.
+//!
+//! Kept in the attribute `overlay.plyfs.ino` of the object, a decimal number. Symbolic links and special
+//! files can have no `user.` attributes; where `trusted.` ones cannot be written, theirs are kept in
+//! `workdir/plyfs/ino`, as symbolic links from the upper inode number to the number to show. Other readers
+//! of the layer ignore both.
 
-use super::dir_marks::{Namespaces, PREFIXES};
-use crate::sys::{Errno, Object, Result};
+use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::Name;
+use super::dir_marks::{Namespaces, PREFIXES};
+use crate::sys::{Errno, Object, Result, dir, open};
 
 const MARK: &str = "plyfs.ino";
+const DIRECTORY: &str = "ino";
 
-/// Stores `ino` on `object`. Where attributes cannot be stored (no namespace, or a symbolic link or
-/// device without `trusted.`), the number lasts as long as the mount, and this is not an error.
-pub fn write(namespaces: Namespaces, object: &Object, ino: u64) -> Result<()> {
-    match namespaces.set(object, MARK, ino.to_string().as_bytes()) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
-        Err(error) => Err(error),
-    }
+/// The numbers of one upper layer.
+pub struct InodeMarks {
+    namespaces: Namespaces,
+    /// `workdir/plyfs`.
+    own: Arc<OwnedFd>,
+    /// What is kept in the workdir: number to show by upper inode number.
+    kept: Mutex<HashMap<u64, u64>>,
 }
 
-/// The number stored on `object`, if there is a valid one.
-pub fn read(object: &Object) -> Result<Option<u64>> {
-    for prefix in PREFIXES {
-        if let Some(value) = object.xattr(OsStr::new(&format!("{prefix}{MARK}")))? {
-            return Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()));
+impl InodeMarks {
+    /// Reads what is kept in our directory `own` of the workdir.
+    pub fn open(own: Arc<OwnedFd>, namespaces: Namespaces) -> Result<Self> {
+        let mut kept = HashMap::new();
+        match open::child(own.as_fd(), OsStr::new(DIRECTORY), OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+            Ok(records) => {
+                let records = Arc::new(records);
+                dir::for_each(records.as_fd(), |entry| {
+                    let shown =
+                        Object::Child(records.clone(), Name::from(entry.name)).read_link()?;
+                    let number = |text: &OsStr| text.to_str().and_then(|text| text.parse().ok());
+                    if let (Some(upper), Some(shown)) = (number(entry.name), number(&shown)) {
+                        kept.insert(upper, shown);
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(Self { namespaces, own, kept: Mutex::new(kept) })
+    }
+
+    /// Stores the number to show for `object`.
+    pub fn write(&self, object: &Object, shown: u64) -> Result<()> {
+        match self.namespaces.set(object, MARK, shown.to_string().as_bytes()) {
+            Err(Errno::OPNOTSUPP | Errno::PERM) => self.keep(object.stat()?.ino, shown),
+            result => result,
         }
     }
-    Ok(None)
+
+    /// The number stored for `object`, if there is a valid one.
+    pub fn read(&self, object: &Object) -> Result<Option<u64>> {
+        for prefix in PREFIXES {
+            if let Some(value) = object.xattr(OsStr::new(&format!("{prefix}{MARK}")))? {
+                return Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()));
+            }
+        }
+        if self.kept.lock().is_empty() {
+            return Ok(None);
+        }
+        let upper = object.stat()?.ino;
+        Ok(self.kept.lock().get(&upper).copied())
+    }
+
+    /// Notes that the upper inode `upper` is a new object, whatever had the number before.
+    pub fn renew(&self, upper: u64) -> Result<()> {
+        if self.kept.lock().remove(&upper).is_none() {
+            return Ok(());
+        }
+        let name = upper.to_string();
+        let records = self.records()?;
+        rustix::fs::unlinkat(records, name.as_str(), AtFlags::empty())
+    }
+
+    fn keep(&self, upper: u64, shown: u64) -> Result<()> {
+        self.renew(upper)?;
+        let records = self.records()?;
+        rustix::fs::symlinkat(shown.to_string(), records, upper.to_string())?;
+        self.kept.lock().insert(upper, shown);
+        Ok(())
+    }
+
+    fn records(&self) -> Result<OwnedFd> {
+        match rustix::fs::mkdirat(&self.own, DIRECTORY, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        open::child(self.own.as_fd(), OsStr::new(DIRECTORY), OFlags::PATH | OFlags::DIRECTORY)
+    }
 }

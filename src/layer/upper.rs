@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 
 use super::dir_marks::Namespaces;
 use super::index::Index;
+use super::inode_mark::InodeMarks;
 use super::stat_override::StatOverride;
 use super::whiteout::{self, Form};
 use super::workdir::{self, Staged, Workdir};
@@ -33,6 +34,8 @@ pub struct Upper {
     pub volatile: bool,
     /// The hard links of lower files.
     pub index: Index,
+    /// The inode numbers of what has been copied up.
+    pub numbers: InodeMarks,
     can_rename_with_whiteout: bool,
     can_exchange: bool,
     _locks: [OwnedFd; 2],
@@ -67,6 +70,7 @@ impl Upper {
         let devices = !force_dot_files && can_exchange && work.can_make_whiteouts()?;
         let form = if devices { Form::CharDevice } else { Form::DotFile };
         let index = Index::open(work_root, work.own().clone(), namespaces)?;
+        let numbers = InodeMarks::open(work.own().clone(), namespaces)?;
         let overriding = StatOverride::detect(&Object::Own(root.clone()))?;
         Ok(Self {
             can_rename_with_whiteout: devices && work.can_rename_with_whiteout()?,
@@ -77,6 +81,7 @@ impl Upper {
             overriding,
             volatile,
             index,
+            numbers,
             can_exchange,
             _locks: locks,
         })

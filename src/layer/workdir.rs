@@ -4,6 +4,7 @@
 //! workdir/plyfs/stage/      things being prepared or taken away; emptied at each mount
 //! workdir/plyfs/whiteout    the device 0:0 that whiteouts are links to
 //! workdir/plyfs/nlink/      see `index`
+//! workdir/plyfs/ino/        see `inode_mark`
 //! workdir/index/            see `index`; the kernel's format
 //! workdir/work/             the kernel's and fuse-overlayfs's; never touched
 //! ```

@@ -34,15 +34,13 @@ pub struct Options {
     pub redirect_dir: RedirectDir,
     /// `metacopy`: chmod and chown of a lower file copy its metadata only.
     pub metacopy: bool,
-    /// `xino`.
-    pub xino: Xino,
     /// `ino32_t`: inode numbers are cut to 32 bits.
     pub ino32: bool,
     /// `userxattr`: write marks in the `user.overlay.` namespace only.
     pub user_xattr: bool,
     /// `xattr_permissions`: where owner, mode and device numbers of upper files are kept.
     pub xattr_permissions: XattrPermissions,
-    /// `volatile`, `fsync=0`, `sync=0`: nothing is synced, and the upper is unusable after a crash.
+    /// `volatile`, `fsync=0`, `sync=0`: nothing is synced; after a crash of the machine the upper may be damaged.
     pub volatile: bool,
     /// `static_nlink`: directories report one link.
     pub static_nlink: bool,
@@ -109,18 +107,6 @@ pub enum RedirectDir {
     Follow,
     /// Fails with EXDEV; redirects are not followed (`nofollow`).
     NoFollow,
-}
-
-/// `xino`: whether inode numbers of several filesystems are made distinct by their high bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Xino {
-    /// As the mount finds best.
-    #[default]
-    Auto,
-    /// Required.
-    On,
-    /// Not done.
-    Off,
 }
 
 /// `xattr_permissions`: which extended attribute of an upper file overrides its owner and mode.

@@ -219,8 +219,9 @@ impl Overlay {
             self.upper_object(&node)?.set_times(change.atime, change.mtime)?;
         }
         if change.is_empty() && !node.kind.is_dir() {
-            // What the kernel sends for a chown(2) that changes neither owner nor group.
-            self.drop_privileges(&node)?;
+            // What the kernel sends before a write that takes set-id bits away, and for a chown(2) that
+            // changes neither owner nor group.
+            self.drop_privileges(caller, &node)?;
         }
         self.forget_inherited(&node);
         self.node_attr(&node)
@@ -230,7 +231,7 @@ impl Overlay {
         let fd = self.data(node, true)?;
         rustix::fs::ftruncate(fd, size)?;
         if caller.uid != 0 {
-            self.drop_privileges(node)?;
+            self.drop_privileges(caller, node)?;
         }
         Ok(())
     }
@@ -254,7 +255,8 @@ impl Overlay {
         let object = self.upper_object(node)?;
         if let Some(form) = upper.overriding {
             let old = form.apply(&object, object.stat()?)?;
-            let kept = if node.kind.is_dir() { old.permissions() } else { without_set_id(&old) };
+            let kept =
+                if node.kind.is_dir() { old.permissions() } else { without_set_id(old.mode) };
             let mut stored = overridden(&old, kept);
             stored.uid = uid.unwrap_or(old.uid);
             stored.gid = gid.unwrap_or(old.gid);
@@ -280,10 +282,15 @@ impl Overlay {
 
     /// Clears set-id bits after a change of contents by somebody who may not keep them. (Capabilities are
     /// taken away by the layer's own filesystem, whoever writes.)
-    pub(super) fn drop_privileges(&self, node: &Node) -> Result<()> {
+    pub(super) fn drop_privileges(&self, caller: Caller, node: &Node) -> Result<()> {
         let object = self.upper_object(node)?;
         let stat = self.upper_stat(&object)?;
-        let kept = without_set_id(&stat);
+        let mut kept = without_set_id(stat.mode);
+        if caller.uid != 0 && caller.gid != self.ids.shown_gid(stat.gid) {
+            // Nor may a stranger to the group keep its bit (the kernel's setattr_should_drop_sgid). Who is
+            // in it by a supplementary group is not known here.
+            kept &= !S_ISGID;
+        }
         if kept != stat.permissions() {
             match self.writable()?.overriding {
                 Some(form) => form.store(&object, &overridden(&stat, kept))?,
@@ -337,10 +344,10 @@ impl Overlay {
     }
 }
 
-/// The permission bits that are left when set-id bits are cleared; set-group-id without group execution
+/// The permission bits of `mode` that are left when set-id bits are cleared; set-group-id without group execution
 /// is not one (it used to mean mandatory locking).
-fn without_set_id(stat: &Stat) -> u32 {
-    let permissions = stat.permissions();
+fn without_set_id(mode: u32) -> u32 {
+    let permissions = mode & 0o7777;
     let mut cleared = S_ISUID;
     if permissions & S_IXGRP != 0 {
         cleared |= S_ISGID;

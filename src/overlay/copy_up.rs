@@ -16,7 +16,7 @@ use super::{Overlay, attr::overridden};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
 use crate::layer::workdir::{Staged, link};
-use crate::layer::{LayerIndex, LowerPlace, Upper, inode_mark, stat_override, xattr_names};
+use crate::layer::{LayerIndex, LowerPlace, Upper, stat_override, xattr_names};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
@@ -110,7 +110,7 @@ impl Overlay {
             data::copy(source.as_fd(), target.as_fd(), keep)?;
         }
         self.copy_attributes(upper, place, &stat, &object)?;
-        inode_mark::write(upper.namespaces, &object, node.ino)?;
+        upper.numbers.write(&object, node.ino)?;
         if let (false, Some(file)) = (upper.volatile, staged.file()) {
             rustix::fs::fsync(file)?;
             fault::point("copy-up.synced");

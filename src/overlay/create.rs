@@ -260,6 +260,7 @@ impl Overlay {
         };
         let stat = self.upper_stat(&object)?;
         let ino = self.numbers.number(stat.dev, stat.ino);
+        self.writable()?.numbers.renew(stat.ino)?;
         let entry = contents.names.insert_upper(name.clone(), kind, stat.ino);
         let name = NameRef { parent: parent.clone(), name, in_upper: true };
         let node = self.nodes.intern(&entry.node, name, &[], ino, |id| {

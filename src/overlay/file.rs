@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::attr::Located;
 use super::node::{Node, NodeId};
-use super::{Overlay, Result};
+use super::{Caller, Overlay, Result};
 use crate::layer::descriptors::Key;
 use crate::sys::{Errno, FileKind, Object, data, open};
 
@@ -119,20 +119,20 @@ impl Overlay {
     }
 
     /// Writes at `offset`; returns the number of bytes, less than given only when the rest failed.
-    /// `drop_privileges` is whether the write takes set-id bits and capabilities away.
+    /// `unprivileged` is the caller, if the write takes set-id bits away from the file.
     pub fn write(
         &self,
         id: NodeId,
         offset: u64,
         bytes: &[u8],
-        drop_privileges: bool,
+        unprivileged: Option<Caller>,
     ) -> Result<usize> {
         let node = self.node(id)?;
         self.copy_up(&node, u64::MAX)?;
         let fd = self.data(&node, true)?;
         let written = data::write_at(fd.as_fd(), bytes, offset)?;
-        if drop_privileges {
-            self.drop_privileges(&node)?;
+        if let Some(caller) = unprivileged {
+            self.drop_privileges(caller, &node)?;
         }
         Ok(written)
     }

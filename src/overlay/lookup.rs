@@ -8,7 +8,7 @@ use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId, Place};
 use super::node_table::Key;
 use super::{Entry, Overlay};
-use crate::layer::{LowerPlace, inode_mark};
+use crate::layer::LowerPlace;
 use crate::sys::{Errno, Object, Result, Stat};
 
 /// What there is to know about an object before it has a node.
@@ -95,7 +95,7 @@ impl Overlay {
         let stat = self.upper_stat(&object)?;
         let linked = !stat.kind().is_dir() && stat.nlink > 1;
         let number = match impure || linked {
-            true => inode_mark::read(&object)?,
+            true => self.writable()?.numbers.read(&object)?,
             false => None,
         };
         let (mut place, mut link_bias) = (place, 0);

@@ -7,7 +7,7 @@ use super::directory::Contents;
 use super::name_table::NameEntry;
 use super::node::{Node, NodeId};
 use super::{Entry, Overlay};
-use crate::layer::{LowerPlace, inode_mark};
+use crate::layer::LowerPlace;
 use crate::sys::{FileKind, Object, Result};
 
 /// One entry.
@@ -118,7 +118,7 @@ impl Overlay {
             let upper_dir = self.upper_dir(dir)?;
             if contents.impure {
                 let object = Object::Child(upper_dir.clone(), entry.name.clone());
-                if let Some(ino) = inode_mark::read(&object)? {
+                if let Some(ino) = self.writable()?.numbers.read(&object)? {
                     return Ok(ino);
                 }
             }

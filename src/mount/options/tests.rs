@@ -120,9 +120,6 @@ fn every_word_and_switch_sets_its_field() {
     same("metacopy=on", |o| o.metacopy = true);
     same("metacopy=on,metacopy=off", |_| {});
     same("index=on,index=off", |_| {});
-    same("xino=on", |o| o.xino = Xino::On);
-    same("xino=off", |o| o.xino = Xino::Off);
-    same("xino=on,xino=auto", |_| {});
     same("ino32_t", |o| o.ino32 = true);
     same("fast_ino=1", |_| {});
     same("userxattr", |o| o.user_xattr = true);

@@ -3,7 +3,7 @@
 use super::table::OptionSpec;
 use super::table::Status::{Implemented, NoEffect, Planned, Refused};
 use super::value::Value::{self, Bool, Flag, Ids, Layers, Number, Path, Seconds, Word};
-use super::{Cache, Io, RedirectDir, XattrPermissions, Xino};
+use super::{Cache, Io, RedirectDir, XattrPermissions};
 
 /// chown(2) reserves the number after it.
 const LAST_ID: u32 = u32::MAX - 1;
@@ -65,11 +65,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("index", ON_OFF, NoEffect, "", "hard links of lower files always stay linked"),
     OptionSpec::new(
         "xino",
-        Word(&[
-            ("on", |draft| draft.options.xino = Xino::On),
-            ("off", |draft| draft.options.xino = Xino::Off),
-            ("auto", |draft| draft.options.xino = Xino::Auto),
-        ]),
+        Word(&[("on", |_| {}), ("off", |_| {}), ("auto", |_| {})]),
         NoEffect,
         "auto",
         "inode numbers of layers on several filesystems are always kept distinct by their high bits",
@@ -140,7 +136,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         Flag(|draft| draft.options.volatile = true),
         Implemented,
         "",
-        "sync nothing; after a crash the upper layer is refused",
+        "sync nothing; a crash of the machine may damage the upper layer",
     ),
     OptionSpec::new(
         "fsync",
@@ -217,7 +213,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         ]),
         Implemented,
         "auto",
-        "how file data travels: opens without a message, through the kernel, or one message each",
+        "how files are opened: without a message, or each with one and a copy-up when it is for writing (`plain`); `passthrough` is planned and acts as `auto`",
     ),
     OptionSpec::new(
         "cache",

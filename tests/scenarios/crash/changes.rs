@@ -52,6 +52,12 @@ f links/first text="two names" mtime=1000000007
 h links/second to=links/first
 "#;
 
+/// An upper layer as the kernel writes it for a change of attributes with `metacopy=on`: as long as the
+/// lower file, and without its data.
+const METACOPY: &str = r#"
+f d/file text="     " mode=0600 mtime=1000000001 trusted.overlay.metacopy=""
+"#;
+
 const BOTTOM: &str = r#"
 f d/file text="must never be seen"
 f d/below text="bottom" mtime=1000000008
@@ -248,17 +254,15 @@ scenarios! {
         ..NOTHING
     };
     write_to_a_metacopy: Scenario {
-        options: &["metacopy=on"],
-        earlier: Some(|root| Ok(chmod(root.join("d/file"), 0o600)?)),
+        upper: METACOPY,
         change: |root| write(&root.join("d/file"), b"changed"),
-        points: &[],
+        points: &["metacopy.data-copied"],
         ..NOTHING
     };
     truncate_a_metacopy: Scenario {
-        options: &["metacopy=on"],
-        earlier: Some(|root| Ok(chmod(root.join("d/file"), 0o600)?)),
+        upper: METACOPY,
         change: |root| fs::File::options().write(true).open(root.join("d/file"))?.set_len(2),
-        points: &[],
+        points: &["metacopy.data-copied"],
         ..NOTHING
     };
     rename_a_redirected_directory: Scenario {
