@@ -247,6 +247,31 @@ impl DirSpec {
         whiteouts.collect()
     }
 
+    fn count_names(&self, names: &mut [usize]) {
+        for entry in self.entries.values() {
+            match entry {
+                EntrySpec::Leaf(leaf) => names[*leaf] += 1,
+                EntrySpec::Dir(dir) => dir.count_names(names),
+                EntrySpec::Whiteout(_) => {}
+            }
+        }
+    }
+
+    /// Removes what is a link to something else from where a `.wh.` file of its own layer hides it:
+    /// when that place is cleared, the count of the other names changes.
+    fn unlink_hidden(&mut self, names: &[usize], within_hidden: bool) {
+        let hidden = &self.hidden;
+        self.entries.retain(|name, entry| {
+            let is_hidden = within_hidden || hidden.contains(name);
+            match entry {
+                EntrySpec::Dir(dir) => dir.unlink_hidden(names, is_hidden),
+                EntrySpec::Leaf(leaf) if is_hidden => return names[*leaf] == 1,
+                _ => {}
+            }
+            true
+        });
+    }
+
     /// The directory at `path`, made with its parents if absent; `None` if something is in the way.
     fn dir_at(&mut self, path: &Text) -> Option<&mut DirSpec> {
         path.components().try_fold(self, |dir, name| {
@@ -289,6 +314,9 @@ impl LayerSpec {
         let mut spec =
             LayerSpec { root: DirSpec::new(&layer.root, &layer.marks), leaves: Vec::new() };
         layer.items.iter().for_each(|item| spec.add(item));
+        let mut names = vec![0; spec.leaves.len()];
+        spec.root.count_names(&mut names);
+        spec.root.unlink_hidden(&names, false);
         spec
     }
 

@@ -70,6 +70,14 @@ fn a_file_hidden_by_a_dot_whiteout_beside_it_gives_way() {
 }
 
 #[test]
+fn moving_a_directory_does_not_reveal_what_a_dot_whiteout_in_it_hides() {
+    let upper = layer(vec![file("d/f"), Whiteout(t("d/f"), DotWh)]);
+    for setup in [Union(Copy), UpperInMemory(Copy), DotFiles] {
+        check(setup, vec![upper.clone(), layer(vec![file("d/g")])], &[moved("d", "e")]);
+    }
+}
+
+#[test]
 fn device_whiteouts_are_understood_where_dot_files_are_written() {
     let upper = layer(vec![Whiteout(t("a/b/c"), Device), Whiteout(t("d/e"), Device)]);
     let lower = layer(vec![file("a/b/c"), file("a/b/d"), file("d/e")]);
