@@ -16,17 +16,34 @@ impl Overlay {
     /// # Errors
     /// `EISDIR`, `ENOENT`, `EROFS`.
     pub fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, false)
+    }
+
+    /// Deletes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ENOTEMPTY`, `ENOENT`, `EROFS`.
+    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, true)
+    }
+
+    fn remove(&self, parent: NodeId, name: &OsStr, directory: bool) -> Result<()> {
         let upper = self.writable()?;
         let parent = self.node(parent)?;
         match self.contents(&parent)?.names.visible(name) {
             None => return Err(Errno::NOENT),
-            Some(entry) if entry.kind.is_dir() => return Err(Errno::ISDIR),
+            Some(entry) if entry.kind.is_dir() && !directory => return Err(Errno::ISDIR),
+            Some(entry) if !entry.kind.is_dir() && directory => return Err(Errno::NOTDIR),
             Some(_) => {}
         }
         self.copy_up(&parent, 0)?;
         let mut contents = self.contents_mut(&parent)?;
-        let node = self.enter_for_removal(&parent, &contents, name)?;
-        let removed = self.unlink_entered(upper, &parent, &mut contents, name, &node);
+        let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
+        let (node, _) = self.enter(&parent, &contents, entry)?;
+        let removed = match directory {
+            true => self.rmdir_entered(upper, &parent, &mut contents, name, &node),
+            false => self.unlink_entered(upper, &parent, &mut contents, name, &node),
+        };
         drop(contents);
         self.forget(node.id, 1);
         removed
@@ -55,27 +72,6 @@ impl Overlay {
         self.lose_name(parent, contents, name, node, in_upper)
     }
 
-    /// Deletes an empty directory.
-    ///
-    /// # Errors
-    /// `ENOTDIR`, `ENOTEMPTY`, `ENOENT`, `EROFS`.
-    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
-        let upper = self.writable()?;
-        let parent = self.node(parent)?;
-        match self.contents(&parent)?.names.visible(name) {
-            None => return Err(Errno::NOENT),
-            Some(entry) if !entry.kind.is_dir() => return Err(Errno::NOTDIR),
-            Some(_) => {}
-        }
-        self.copy_up(&parent, 0)?;
-        let mut contents = self.contents_mut(&parent)?;
-        let node = self.enter_for_removal(&parent, &contents, name)?;
-        let removed = self.rmdir_entered(upper, &parent, &mut contents, name, &node);
-        drop(contents);
-        self.forget(node.id, 1);
-        removed
-    }
-
     fn rmdir_entered(
         &self,
         upper: &Upper,
@@ -101,17 +97,6 @@ impl Overlay {
         inner.delete();
         drop(inner);
         self.lose_name(parent, contents, name, node, in_upper)
-    }
-
-    /// The node of a name that is about to be deleted, with one more reference.
-    pub(super) fn enter_for_removal(
-        &self,
-        parent: &Arc<Node>,
-        contents: &Contents,
-        name: &OsStr,
-    ) -> Result<Arc<Node>> {
-        let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
-        Ok(self.enter(parent, contents, entry)?.0)
     }
 
     /// Keeps a node reachable whose upper name, found at `object`, is about to go, if it is the last one

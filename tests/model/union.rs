@@ -164,7 +164,12 @@ impl Subject for Union {
     }
 
     fn write(&self, node: Node, offset: u64, data: &[u8], kill_privileges: bool) -> Answer<usize> {
-        self.overlay().write(NodeId(node), offset, data, kill_privileges.then_some(Caller { uid: 0, gid: 0 }))
+        self.overlay().write(
+            NodeId(node),
+            offset,
+            data,
+            kill_privileges.then_some(Caller { uid: 0, gid: 0 }),
+        )
     }
 
     fn allocate(&self, node: Node, how: Allocate, offset: u64, len: u64) -> Answer<()> {
