@@ -24,7 +24,7 @@ impl Acl {
 
     /// With an entry for one more user.
     pub fn with_user() -> Acl {
-        let users = [(USER_OBJ, 6, NO_ID), (USER, 7, 1000)];
+        let users = [(USER_OBJ, 7, NO_ID), (USER, 7, 1000)];
         let others = [(GROUP_OBJ, 4, NO_ID), (MASK, 7, NO_ID), (OTHER, 0, NO_ID)];
         Acl([users.as_slice(), &others].concat())
     }

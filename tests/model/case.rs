@@ -26,6 +26,10 @@ pub enum Setup {
     Union(Redirect),
     /// A union with upper and workdir on a filesystem in memory, apart from the lower layers.
     UpperInMemory(Redirect),
+    /// A union that writes `.wh.` files instead of devices.
+    DotFiles,
+    /// A union that keeps owners, permissions and types in an attribute.
+    StoredAttributes,
     /// A union of lower layers only.
     ReadOnly,
 }
@@ -63,11 +67,16 @@ impl Setup {
     pub fn rules(self) -> Rules {
         let refuse = Redirect::Refuse;
         Rules {
-            has_marks: self.has_marks(),
+            dot_files: self == Setup::DotFiles,
             read_only: self == Setup::ReadOnly,
             refuse_lower_rename: self == Setup::Union(refuse)
                 || self == Setup::UpperInMemory(refuse),
         }
+    }
+
+    /// Whether access lists are kept: they cannot be where permissions are stored in an attribute.
+    pub fn has_acls(self) -> bool {
+        self != Setup::StoredAttributes
     }
 
     /// A union is mounted with one lower layer at least.

@@ -100,7 +100,7 @@ impl<S: Subject> Driver<S> {
         let (targets, places): (Vec<&Target>, Vec<&Text>) = match op {
             Op::Lookup(path) | Op::Unlink(path) | Op::RemoveDir(path) => (vec![], vec![path]),
             Op::Create(path, _) | Op::MakeDir(path, _) => (vec![], vec![path]),
-            Op::MakeNode(path, ..) | Op::Symlink(path, ..) => (vec![], vec![path]),
+            Op::MakeNode(path, ..) | Op::MakeSymlink(path, ..) => (vec![], vec![path]),
             Op::Hold(path, _) => (vec![], vec![path]),
             Op::Link(target, path) => (vec![target], vec![path]),
             Op::Rename(from, to, _) => (vec![], vec![from, to]),
@@ -157,7 +157,9 @@ impl<S: Subject> Driver<S> {
                 let new = crate::op::New { mode: kind | new.mode, ..*new };
                 entry(subject.make_node(place(0).0, place(0).1, new, rdev))
             }
-            Op::Symlink(_, to, new) => entry(subject.symlink(place(0).0, place(0).1, &to.0, *new)),
+            Op::MakeSymlink(_, to, new) => {
+                entry(subject.symlink(place(0).0, place(0).1, &to.0, *new))
+            }
             Op::Link(..) => entry(subject.link(target(0), place(0).0, place(0).1)),
             Op::Unlink(_) => done(subject.unlink(place(0).0, place(0).1)),
             Op::RemoveDir(_) => done(subject.remove_dir(place(0).0, place(0).1)),
@@ -314,10 +316,19 @@ impl<S: Subject> Driver<S> {
         {
             return Err(format!("st_ino {number} belongs to two inodes, {ino} and {other}"));
         }
+        if self.number_is_lost(ino) {
+            self.numbers.insert(ino, number);
+        }
         match *self.numbers.entry(ino).or_insert(number) {
             known if known == number => Ok(()),
             known => Err(format!("st_ino was {known}, is {number}")),
         }
+    }
+
+    /// An ordinary user cannot store a number on what has no `user.` attributes.
+    fn number_is_lost(&self, ino: Ino) -> bool {
+        let plain = matches!(self.model.inodes[ino].kind, Kind::File(_) | Kind::Dir(_));
+        !plain && !rustix::process::geteuid().is_root()
     }
 
     pub fn check_attr(&self, ino: Ino, attr: &Attr) -> Check {
@@ -489,7 +500,7 @@ fn changes(change: &Change) -> Changes {
     let caller = rustix::process::geteuid().as_raw();
     let none = Changes { caller, ..Changes::default() };
     match change {
-        Change::Mode(mode) => Changes { mode: Some(mode.0), ..none },
+        Change::Permissions(mode) => Changes { mode: Some(mode.0), ..none },
         Change::Owner(uid, gid) => Changes { uid: *uid, gid: *gid, ..none },
         Change::Times(atime, mtime) => Changes { atime: *atime, mtime: *mtime, ..none },
         Change::Size(size, caller) => Changes { size: Some(*size), caller: *caller, ..none },

@@ -7,7 +7,7 @@ use crate::acl::{ACCESS, Acl, DEFAULT};
 use crate::case::{Case, Setup};
 use crate::initial::{build, drop_aliases};
 use crate::layer::{Data, Layer, LayerSpec, Meta, layer, meta};
-use crate::model::Kind;
+use crate::model::{CAPABILITY, Kind};
 use crate::text::{Text, t};
 
 mod layers;
@@ -53,7 +53,11 @@ pub fn case(profile: Profile, rng: &mut TestRng) -> Case {
     let mut generator = Generator { rng, profile, names };
     for _ in 0..odd {
         let name = t(generator.rng.pick(&ODD_NAMES));
-        generator.names.push(name);
+        // There is no `.wh.` file for the longest names, nor for names that are one themselves.
+        let has_dot_file = name.0.len() <= 251 && !name.0.starts_with(b".wh.");
+        if profile.setup != Setup::DotFiles || has_dot_file {
+            generator.names.push(name);
+        }
     }
     let mut layers = generator.layers();
     drop_aliases(&mut layers);
@@ -136,6 +140,10 @@ impl Generator<'_> {
                 let value = self.rng.pick(&["", "v", "{v*200}"]);
                 meta.xattr(name, t(value))
             }
+            4 if self.profile.privileged && matches!(kind, Kind::File(_)) => {
+                meta.xattr(t(CAPABILITY), capability())
+            }
+            2 | 3 if !self.profile.setup.has_acls() => meta,
             2 if matches!(kind, Kind::Dir(_)) => meta.xattr(t(DEFAULT), self.acl()),
             3 if !matches!(kind, Kind::Symlink(_)) => {
                 let access = Acl::parse(&self.acl());
@@ -144,4 +152,9 @@ impl Generator<'_> {
             _ => meta,
         }
     }
+}
+
+/// A value of `security.capability` (`struct vfs_cap_data`, revision 2): may bind to any port.
+fn capability() -> Text {
+    Text([0x0200_0001u32, 1 << 10, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect())
 }

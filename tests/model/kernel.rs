@@ -304,9 +304,9 @@ impl Subject for HostDir {
 
     fn set_xattr(&self, node: Node, name: &OsStr, value: &[u8], set: Set) -> Answer<()> {
         let flags = match set {
-            Set::Any => XattrFlags::empty(),
-            Set::Create => XattrFlags::CREATE,
-            Set::Replace => XattrFlags::REPLACE,
+            Set::Always => XattrFlags::empty(),
+            Set::IfAbsent => XattrFlags::CREATE,
+            Set::IfPresent => XattrFlags::REPLACE,
         };
         setxattr(self.path(node), name, value, flags)
     }

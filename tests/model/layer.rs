@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::model::OPAQUE_FILE;
 use crate::text::{Text, t};
 
 /// Permission bits; prints in octal.
@@ -271,10 +270,14 @@ impl DirSpec {
 
     /// Whether an object called `name` can be made here and is no mark.
     fn has_room(&self, name: &Text) -> bool {
-        let marked = *name == t(OPAQUE_FILE) || self.hidden.iter().any(|it| dot_wh(it) == *name);
+        let marked = self.hidden.iter().any(|it| dot_wh(it) == *name)
+            || *name == t(OPAQUE_FILE) && self.marks.contains(&Mark::OpaqueFile);
         !marked && !self.entries.contains_key(name)
     }
 }
+
+/// The name of the file that makes a directory opaque.
+pub const OPAQUE_FILE: &str = ".wh..wh..opq";
 
 /// The file name that hides `name` of the layers below.
 pub fn dot_wh(name: &Text) -> Text {
@@ -303,12 +306,18 @@ impl LayerSpec {
                 }
             }
             Item::HardLink(path, to) => {
-                // What a metacopy means depends on its path: it has one.
-                let leaf = self.leaf_at(to).map(|index| (index, self.leaves[index].1.clone()));
-                if let Some((index, leaf)) = leaf
-                    && !matches!(leaf, Leaf::Metacopy(..))
-                {
-                    self.name_leaf(path, index, &leaf);
+                if let Some(index) = self.leaf_at(to) {
+                    let leaf = self.leaves[index].1.clone();
+                    // What a metacopy means depends on its path. On a copied-up special file, an
+                    // ordinary user cannot note what it is linked to.
+                    let linkable = match leaf {
+                        Leaf::Metacopy(..) => false,
+                        Leaf::File(_) => true,
+                        _ => own_ids().0 == 0,
+                    };
+                    if linkable {
+                        self.name_leaf(path, index, &leaf);
+                    }
                 }
             }
             Item::Whiteout(path, form) => self.add_whiteout(path, *form),

@@ -91,3 +91,17 @@ fn a_union_with_its_upper_layer_in_memory_and_redirects() {
 fn a_union_without_an_upper_layer() {
     random_cases(Setup::ReadOnly, 100);
 }
+
+#[test]
+fn a_union_that_writes_dot_files() {
+    random_cases(Setup::DotFiles, 100);
+}
+
+#[test]
+fn a_union_that_stores_attributes() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: an ordinary user cannot store attributes of symbolic links");
+        return;
+    }
+    random_cases(Setup::StoredAttributes, 100);
+}

@@ -11,8 +11,9 @@ use rustix::fs::{
 };
 use rustix::io::{Result, pwrite};
 
-use crate::layer::{DirSpec, EntrySpec, LayerSpec, Leaf, Mark, Meta, Whiteout, dot_wh};
-use crate::model::OPAQUE_FILE;
+use crate::layer::{
+    DirSpec, EntrySpec, LayerSpec, Leaf, Mark, Meta, OPAQUE_FILE, Whiteout, dot_wh,
+};
 
 /// Creates the layer in the existing empty directory `root`.
 pub fn materialise(spec: &LayerSpec, root: &Path) -> Result<()> {

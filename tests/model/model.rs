@@ -13,8 +13,8 @@ use crate::text::{Text, t};
 pub type Ino = usize;
 
 pub const ROOT: Ino = 0;
-/// The name of the file that makes a directory opaque.
-pub const OPAQUE_FILE: &str = ".wh..wh..opq";
+/// The attribute that holds file capabilities.
+pub const CAPABILITY: &str = "security.capability";
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
 const GROUP_EXEC: u32 = 0o0010;
@@ -140,9 +140,13 @@ impl Inode {
         matches!(self.kind, Kind::File(_))
     }
 
-    /// Whether `user.*` attributes are possible.
-    fn has_user_xattrs(&self) -> bool {
-        matches!(self.kind, Kind::File(_) | Kind::Dir(_))
+    /// Whether the kernel lets an object of this type have the attribute.
+    fn can_have_xattr(&self, name: &Text) -> bool {
+        match self.kind {
+            Kind::File(_) | Kind::Dir(_) => true,
+            Kind::Symlink(_) => name.0.starts_with(b"trusted."),
+            _ => !name.0.starts_with(b"user."),
+        }
     }
 
     /// A write or truncation by an unprivileged user, or any change of owner, drops the set-id bits.
@@ -150,10 +154,16 @@ impl Inode {
         if self.is_dir() {
             return;
         }
+        self.drop_capability();
         self.mode &= !SET_UID;
         if self.mode & GROUP_EXEC != 0 {
             self.mode &= !SET_GID;
         }
+    }
+
+    /// Any write drops capabilities, whoever writes.
+    fn drop_capability(&mut self) {
+        self.xattrs.remove(&t(CAPABILITY));
     }
 
     /// Whether dropping set-id bits depends on the groups of the caller, which only the kernel knows.
@@ -183,8 +193,8 @@ pub enum Outcome {
 /// How the filesystem under test differs from a plain one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Layers have marks, so that not every name can be given.
-    pub has_marks: bool,
+    /// Whiteouts are `.wh.` files: no new name may look like one.
+    pub dot_files: bool,
     /// No writable layer: every change is EROFS.
     pub read_only: bool,
     /// Renaming a directory that has a lower part is EXDEV.
@@ -282,7 +292,9 @@ impl Tree {
         match op {
             Op::Lookup(path) => creatable(path),
             Op::Unlink(path) | Op::RemoveDir(path) => creatable(path) && self.entry(path).is_ok(),
-            Op::Create(path, _) | Op::MakeDir(path, _) | Op::Symlink(path, ..) => creatable(path),
+            Op::Create(path, _) | Op::MakeDir(path, _) | Op::MakeSymlink(path, ..) => {
+                creatable(path)
+            }
             Op::MakeNode(path, leaf, _) => {
                 let special =
                     matches!(leaf, Leaf::Fifo | Leaf::Socket | Leaf::Char(..) | Leaf::Block(..));
@@ -293,17 +305,16 @@ impl Tree {
                 self.target(target).is_some_and(linkable) && creatable(path)
             }
             Op::Rename(from, to, _) => {
-                creatable(from)
-                    && creatable(to)
-                    && self.entry(from).is_ok()
-                    && !from.is_within(to)
-                    && !to.is_within(from)
+                let apart = !from.is_within(to) && !to.is_within(from);
+                let one_fault = || self.entry(to).is_ok() || self.existing(from).is_ok();
+                let names_fit = || self.entry(from).is_ok() && one_fault();
+                creatable(from) && creatable(to) && apart && names_fit()
             }
             Op::Write(target, _, data, kill) => self
                 .file(target)
                 .is_some_and(|file| data.len > 0 && !(*kill && file.set_gid_depends_on_groups())),
             Op::Read(target, ..) | Op::Seek(target, ..) => self.file(target).is_some(),
-            Op::SetAttr(target, Change::Mode(_)) => self
+            Op::SetAttr(target, Change::Permissions(_)) => self
                 .target(target)
                 .is_some_and(|ino| !matches!(self.inodes[ino].kind, Kind::Symlink(_))),
             Op::SetAttr(target, Change::Size(_, uid)) => {
@@ -333,14 +344,13 @@ impl Tree {
             }),
             Op::Stat(target) | Op::ListXattr(target) => exists(target),
             Op::SetXattr(target, name, ..) | Op::GetXattr(target, name) => {
-                self.target(target).is_some_and(|ino| {
-                    !is_acl(name) || !matches!(self.inodes[ino].kind, Kind::Symlink(_))
-                })
+                self.target(target).is_some_and(|ino| self.inodes[ino].can_have_xattr(name))
             }
             // Whether removing an absent access list is an error differs between filesystems.
-            Op::RemoveXattr(target, name) => self
-                .target(target)
-                .is_some_and(|ino| !is_acl(name) || self.inodes[ino].xattrs.contains_key(name)),
+            Op::RemoveXattr(target, name) => self.target(target).is_some_and(|ino| {
+                let inode = &self.inodes[ino];
+                inode.can_have_xattr(name) && !is_acl(name) || inode.xattrs.contains_key(name)
+            }),
             Op::ReadDir(path) | Op::ReadSome(path, _) => {
                 self.resolve(path).is_some_and(|ino| self.inodes[ino].is_dir())
             }
@@ -366,7 +376,7 @@ impl Tree {
             Op::Create(path, new) => self.make(path, Kind::File(Vec::new()), *new),
             Op::MakeDir(path, new) => self.make(path, Kind::Dir(BTreeMap::new()), *new),
             Op::MakeNode(path, leaf, new) => self.make(path, special(leaf), *new),
-            Op::Symlink(path, to, new) => self.make(path, Kind::Symlink(to.clone()), *new),
+            Op::MakeSymlink(path, to, new) => self.make(path, Kind::Symlink(to.clone()), *new),
             Op::Link(target, path) => self.link(target, path),
             Op::Unlink(path) => self.unlink(path),
             Op::RemoveDir(path) => self.remove_dir(path),
@@ -435,12 +445,16 @@ impl Tree {
         Ok((dir, name, found.ok_or(Errno::NOENT)?))
     }
 
-    /// The place for a new name. A layer could not tell one of them from a mark.
+    /// Refuses a new name that the upper layer could not tell from a mark.
+    fn check_name(&self, name: &Text) -> Result<(), Errno> {
+        let mark = self.rules.dot_files && name.0.starts_with(b".wh.");
+        if mark { Err(Errno::INVAL) } else { Ok(()) }
+    }
+
+    /// The place for a new name.
     fn absent(&self, path: &Text) -> Result<(Ino, Text), Errno> {
         let (dir, name, found) = self.entry(path)?;
-        if self.rules.has_marks && name == t(OPAQUE_FILE) {
-            return Err(Errno::INVAL);
-        }
+        self.check_name(&name)?;
         if found.is_some() { Err(Errno::EXIST) } else { Ok((dir, name)) }
     }
 
@@ -500,16 +514,16 @@ impl Tree {
             return Err(Errno::NOTEMPTY);
         }
         self.entries_mut(dir).remove(&name);
+        self.inodes[ino].mtime = Stamp::Any;
         self.touch(dir);
         Ok(Outcome::Done)
     }
 
     fn rename(&mut self, from: &Text, to: &Text, how: How) -> Applied {
+        let (to_dir, to_name) = self.parent(to).unwrap();
+        self.check_name(&to_name)?;
         let (from_dir, from_name, ino) = self.existing(from)?;
-        let (to_dir, to_name, replaced) = self.entry(to)?;
-        if self.rules.has_marks && to_name == t(OPAQUE_FILE) {
-            return Err(Errno::INVAL);
-        }
+        let (_, _, replaced) = self.entry(to)?;
         match (how, replaced) {
             (How::NoReplace, Some(_)) => return Err(Errno::EXIST),
             (How::Exchange, None) => return Err(Errno::NOENT),
@@ -524,6 +538,9 @@ impl Tree {
         self.entries_mut(from_dir).remove(&from_name);
         if let (How::Exchange, Some(other)) = (how, replaced) {
             self.entries_mut(from_dir).insert(from_name, other);
+        }
+        if let (How::Replace, Some(other)) = (how, replaced) {
+            self.inodes[other].mtime = Stamp::Any;
         }
         self.entries_mut(to_dir).insert(to_name, ino);
         self.touch(from_dir);
@@ -552,6 +569,7 @@ impl Tree {
         let inode = self.node_mut(target);
         store(inode.data_mut(), at as usize, &data.bytes());
         inode.mtime = Stamp::Recent;
+        inode.drop_capability();
         if kill {
             inode.drop_set_id();
         }
@@ -562,7 +580,7 @@ impl Tree {
         let ino = self.target(target).unwrap();
         let inode = &mut self.inodes[ino];
         match change {
-            Change::Mode(mode) => inode.set_mode(mode.0),
+            Change::Permissions(mode) => inode.set_mode(mode.0),
             Change::Owner(uid, gid) => {
                 inode.uid = uid.unwrap_or(inode.uid);
                 inode.gid = gid.unwrap_or(inode.gid);
@@ -576,6 +594,7 @@ impl Tree {
                 let same = data.len() as u64 == *size;
                 data.resize(*size as usize, 0);
                 inode.mtime = if same { Stamp::Any } else { Stamp::Recent };
+                inode.drop_capability();
                 if *uid != 0 {
                     inode.drop_set_id();
                 }
@@ -587,6 +606,7 @@ impl Tree {
     fn allocate(&mut self, target: &Target, how: Allocate, at: u64, len: u64) -> Applied {
         let inode = self.node_mut(target);
         inode.mtime = Stamp::Any;
+        inode.drop_capability();
         let data = inode.data_mut();
         let end = (at + len) as usize;
         match how {
@@ -614,6 +634,7 @@ impl Tree {
         }
         store(inode.data_mut(), to_at as usize, &data);
         inode.mtime = Stamp::Recent;
+        inode.drop_capability();
         Ok(Outcome::Count(data.len()))
     }
 
@@ -622,12 +643,9 @@ impl Tree {
         if is_acl(name) {
             return inode.set_acl(name, value);
         }
-        if check_namespace(name)? && !inode.has_user_xattrs() {
-            return Err(Errno::PERM);
-        }
         match (set, inode.xattrs.contains_key(name)) {
-            (Set::Create, true) => return Err(Errno::EXIST),
-            (Set::Replace, false) => return Err(Errno::NODATA),
+            (Set::IfAbsent, true) => return Err(Errno::EXIST),
+            (Set::IfPresent, false) => return Err(Errno::NODATA),
             _ => {}
         }
         inode.xattrs.insert(name.clone(), value.clone());
@@ -635,16 +653,12 @@ impl Tree {
     }
 
     fn get_xattr(&self, target: &Target, name: &Text) -> Applied {
-        check_namespace(name)?;
         let value = self.node(target).xattrs.get(name).ok_or(Errno::NODATA)?;
         Ok(Outcome::Bytes(value.clone()))
     }
 
     fn remove_xattr(&mut self, target: &Target, name: &Text) -> Applied {
         let inode = self.node_mut(target);
-        if check_namespace(name)? && !inode.has_user_xattrs() {
-            return Err(Errno::PERM);
-        }
         inode.xattrs.remove(name).ok_or(Errno::NODATA)?;
         Ok(Outcome::Done)
     }
@@ -668,15 +682,4 @@ fn store(data: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 
 fn is_acl(name: &Text) -> bool {
     *name == t(ACCESS) || *name == t(DEFAULT)
-}
-
-/// Whether an attribute name is in `user.`; an error for a namespace that nothing implements.
-fn check_namespace(name: &Text) -> Result<bool, Errno> {
-    if name.0.starts_with(b"user.") {
-        Ok(true)
-    } else if name.0.starts_with(b"trusted.") || is_acl(name) {
-        Ok(false)
-    } else {
-        Err(Errno::OPNOTSUPP)
-    }
 }

@@ -54,7 +54,7 @@ impl fmt::Debug for New {
 /// One change of attributes, as the kernel combines them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    Mode(Mode),
+    Permissions(Mode),
     Owner(Option<u32>, Option<u32>),
     /// Access and modification time, in seconds and nanoseconds since 1970.
     Times(Option<(i64, u32)>, Option<(i64, u32)>),
@@ -78,9 +78,9 @@ pub enum Allocate {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    Any,
-    Create,
-    Replace,
+    Always,
+    IfAbsent,
+    IfPresent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub enum Op {
     MakeDir(Text, New),
     MakeNode(Text, Leaf, New),
     /// The name, then the target.
-    Symlink(Text, Text, New),
+    MakeSymlink(Text, Text, New),
     Link(Target, Text),
     Unlink(Text),
     RemoveDir(Text),
@@ -134,7 +134,7 @@ impl Op {
     pub fn mutates(&self) -> bool {
         use Op::*;
         match self {
-            Create(..) | MakeDir(..) | MakeNode(..) | Symlink(..) | Link(..) | Unlink(..)
+            Create(..) | MakeDir(..) | MakeNode(..) | MakeSymlink(..) | Link(..) | Unlink(..)
             | RemoveDir(..) | Rename(..) | Write(..) | SetAttr(..) | Allocate(..)
             | CopyRange(..) | SetXattr(..) | RemoveXattr(..) => true,
             Lookup(_) | Read(..) | Seek(..) | Sync(_) | Stat(_) | ReadLink(_) | GetXattr(..)

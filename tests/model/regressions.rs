@@ -1,24 +1,253 @@
 //! Minimised failures of the past, as readable code.
+
+use crate::acl::{ACCESS, Acl};
 use crate::case::{Case, Redirect::*, Setup, Setup::*};
-use crate::layer::{Data, Item::*, Layer, Leaf::*, Mark::*, Prefix::*, Whiteout::*, layer, meta};
-use crate::op::{How::*, Op, Op::*, Target::*, new};
-use crate::text::t;
+use crate::layer::{Data, Item, Item::*, Layer, Leaf::*, Mark::*, Mode, Prefix::*, Whiteout::*};
+use crate::layer::{layer, meta};
+use crate::model::CAPABILITY;
+use crate::op::{Change::*, How::*, Op, Op::*, Target::*, new};
+use crate::text::{Text, t};
 
 fn check(setup: Setup, layers: Vec<Layer>, ops: &[Op]) {
-    let case = Case { setup, layers, ops: ops.to_vec(), compare_every: 1 };
-    if let Err(why) = case.run() {
-        panic!("{why}");
+    rustix::process::umask(rustix::fs::Mode::empty());
+    // To compare is to look at everything, which may itself hide what is wrong.
+    for compare_every in [1, usize::MAX] {
+        let case = Case { setup, layers: layers.clone(), ops: ops.to_vec(), compare_every };
+        if let Err(why) = case.run() {
+            panic!("{setup:?}, compared every {compare_every}: {why}");
+        }
     }
 }
+
+/// As [`check`], with an upper layer in each place and with each way to rename.
+fn check_all(layers: &[Layer], ops: &[Op]) {
+    for setup in [Union(Copy), Union(Mark), UpperInMemory(Copy), UpperInMemory(Mark)] {
+        check(setup, layers.to_vec(), ops);
+    }
+}
+
+fn one_byte() -> Data {
+    Data { len: 1, fill: 0, sparse: false }
+}
+
+fn file(path: &str) -> Item {
+    Leaf(t(path), meta(0o644), File(one_byte()))
+}
+
+fn dir(path: &str) -> Item {
+    Dir(t(path), meta(0o755), vec![])
+}
+
+fn moved(from: &str, to: &str) -> Op {
+    Rename(t(from), t(to), Replace)
+}
+
+fn capability() -> Text {
+    Text([0x0200_0001u32, 1 << 10, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+// Marks in the upper layer that the mount itself would not write.
+
 #[test]
-fn dbg_n() {
-    check(
-        UpperInMemory(Mark),
-        vec![
-            layer(vec![]),
-            layer(vec![Whiteout(t("e/a"), Device)]).marks(vec![Opaque(User)]),
-            layer(vec![Leaf(t("e/e"), meta(0o644), File(Data { len: 1, fill: 0, sparse: false }))]),
-        ],
-        &[Rename(t("e"), t("c"), Replace)],
-    );
+fn a_file_made_over_a_dot_whiteout_is_there_after_a_remount() {
+    let upper = layer(vec![Whiteout(t("d/f"), DotWh)]);
+    let ops =
+        [Create(t("d/f"), new(0o644)), Remount, Unlink(t("d/f")), MakeDir(t("d/f"), new(0o755))];
+    check_all(&[upper, layer(vec![])], &ops);
+}
+
+#[test]
+fn a_file_hidden_by_a_dot_whiteout_beside_it_gives_way() {
+    let upper = layer(vec![file("d/f"), Whiteout(t("d/f"), DotWh)]);
+    for setup in [Union(Copy), DotFiles] {
+        let layers = vec![upper.clone(), layer(vec![])];
+        check(setup, layers, &[Create(t("d/f"), new(0o644)), Unlink(t("d/f"))]);
+    }
+}
+
+#[test]
+fn device_whiteouts_are_understood_where_dot_files_are_written() {
+    let upper = layer(vec![Whiteout(t("a/b/c"), Device), Whiteout(t("d/e"), Device)]);
+    let lower = layer(vec![file("a/b/c"), file("a/b/d"), file("d/e")]);
+    check(DotFiles, vec![upper, lower], &[moved("a/b", "d/e")]);
+}
+
+#[test]
+fn a_directory_with_an_opaque_file_can_be_replaced() {
+    let upper = layer(vec![Dir(t("old"), meta(0o755), vec![OpaqueFile]), dir("new")]);
+    check_all(&[upper, layer(vec![])], &[moved("new", "old")]);
+}
+
+// Redirects.
+
+#[test]
+fn a_redirect_that_leads_nowhere_stays_that_way_after_a_rename() {
+    let upper = layer(vec![Dir(t("a/b"), meta(0o755), vec![Redirect(User, t("e"))])]);
+    check_all(&[upper, layer(vec![file("e/f")])], &[moved("a/b", "c")]);
+}
+
+#[test]
+fn a_redirect_does_not_lead_past_an_opaque_root() {
+    let middle = layer(vec![file("a/f")]).marks(vec![Opaque(User)]);
+    let bottom = layer(vec![file("a/hidden")]);
+    check_all(&[layer(vec![]), middle, bottom], &[moved("a", "b")]);
+}
+
+#[test]
+fn a_relative_redirect_is_relative_to_where_an_absolute_one_led() {
+    let top = layer(vec![
+        Whiteout(t("x/y"), Device),
+        Dir(t("a"), meta(0o755), vec![Redirect(User, t("/x/y"))]),
+    ]);
+    let middle = layer(vec![
+        Whiteout(t("x/z"), Device),
+        Dir(t("x/y"), meta(0o755), vec![Redirect(User, t("z"))]),
+    ]);
+    let bottom = layer(vec![file("x/z/right"), file("z/wrong")]);
+    check(ReadOnly, vec![top, middle, bottom], &[]);
+}
+
+#[test]
+fn a_renamed_directory_that_was_already_redirected_below_keeps_its_content() {
+    let middle = layer(vec![
+        Whiteout(t("b"), Device),
+        Dir(t("c"), meta(0o755), vec![Redirect(User, t("/b/d"))]),
+    ]);
+    let bottom = layer(vec![file("b/d/e/f")]);
+    check_all(&[layer(vec![file("g/h")]), middle, bottom], &[moved("c/e", "g/i")]);
+}
+
+#[test]
+fn a_metacopy_below_a_redirected_metacopy_finds_its_data() {
+    let top = layer(vec![Leaf(t("a/f"), meta(0o644), Metacopy(User, Some(t("/b/f")), 0))]);
+    let middle = layer(vec![Leaf(t("b/f"), meta(0o644), Metacopy(User, None, 0))]);
+    let bottom = layer(vec![file("b/f")]);
+    check(ReadOnly, vec![top, middle, bottom], &[]);
+}
+
+// Metacopy files of the upper layer.
+
+#[test]
+fn an_unlinked_metacopy_file_keeps_its_data() {
+    let upper = layer(vec![Leaf(t("a/f"), meta(0o644), Metacopy(User, None, 0))]);
+    let layers = [upper, layer(vec![file("a/f"), file("a/g")])];
+    let read = Read(Held(0), 0, 10);
+    check_all(&layers, &[Hold(t("a/f"), 0), Unlink(t("a/f")), read.clone()]);
+    check_all(&layers, &[Hold(t("a/f"), 0), moved("a/g", "a/f"), read]);
+}
+
+#[test]
+fn a_metacopy_file_keeps_set_id_bits_and_capabilities_when_its_data_comes() {
+    let xattrs = if is_root() { vec![(t(CAPABILITY), capability())] } else { vec![] };
+    let mut attributes = meta(0o6755);
+    attributes.xattrs.extend(xattrs);
+    let upper = layer(vec![Leaf(t("f"), attributes, Metacopy(User, None, 0))]);
+    check_all(&[upper, layer(vec![file("f")])], &[moved("f", "g")]);
+}
+
+// Hard links.
+
+#[test]
+fn a_second_name_of_a_lower_file_can_be_renamed() {
+    let lower = layer(vec![file("a/f"), HardLink(t("b/f"), t("a/f"))]);
+    check_all(&[layer(vec![]), lower], &[Lookup(t("a/f")), moved("b/f", "a/g")]);
+}
+
+#[test]
+fn the_link_count_of_an_indexed_file_survives_two_remounts() {
+    let lower = layer(vec![file("a/f"), HardLink(t("b/f"), t("a/f"))]);
+    let touched = SetAttr(At(t("a/f")), Times(None, Some((0, 0))));
+    let ops = [touched, Remount, Write(At(t("a/f")), 0, one_byte(), true), Unlink(t("b/f"))];
+    check_all(&[layer(vec![]), lower], &ops);
+}
+
+#[test]
+fn a_directory_tells_the_number_of_a_link_that_was_moved_into_the_upper_layer() {
+    let lower = layer(vec![file("a/b/f"), HardLink(t("c/f"), t("a/b/f"))]);
+    check_all(&[layer(vec![]), lower], &[moved("c", "d"), moved("a/b", "e")]);
+}
+
+#[test]
+fn a_file_stays_one_node_when_it_loses_all_names_but_one() {
+    let upper = layer(vec![file("a/f"), HardLink(t("b/f"), t("a/f")), file("g")]);
+    let layers = [upper, layer(vec![])];
+    check_all(&layers, &[Lookup(t("a/f")), Unlink(t("a/f")), Lookup(t("b/f"))]);
+    check_all(&layers, &[Lookup(t("a/f")), moved("g", "a/f"), Lookup(t("b/f"))]);
+}
+
+#[test]
+fn an_ordinary_user_can_change_a_symbolic_link_with_two_names() {
+    if is_root() {
+        return;
+    }
+    let lower = layer(vec![Leaf(t("a"), meta(0o777), Symlink(t("to")))]);
+    let ops = [Link(At(t("a")), t("b")), SetAttr(At(t("a")), Times(None, Some((0, 0))))];
+    check_all(&[layer(vec![]), lower], &ops);
+}
+
+// What may not change when something is only prepared.
+
+#[test]
+fn moving_a_directory_with_whiteouts_in_it_leaves_its_modification_time() {
+    let lower = layer(vec![file("a/f"), file("a/b/f")]);
+    let times = SetAttr(At(t("a")), Times(None, Some((0, 0))));
+    check_all(&[layer(vec![]), lower], &[Unlink(t("a/f")), times, moved("a", "c")]);
+}
+
+#[test]
+fn moving_a_directory_with_hard_links_in_it_leaves_its_modification_time() {
+    let lower = layer(vec![file("a/b/f"), HardLink(t("c/f"), t("a/b/f"))]);
+    let touched = SetAttr(At(t("c/f")), Times(None, Some((0, 0))));
+    check_all(&[layer(vec![]), lower], &[touched, moved("a", "d")]);
+}
+
+// Attributes.
+
+#[test]
+fn an_ordinary_user_can_write() {
+    let ops = [Create(t("f"), new(0o644)), Write(At(t("f")), 0, one_byte(), true)];
+    check_all(&[layer(vec![]), layer(vec![])], &ops);
+}
+
+#[test]
+fn a_symbolic_link_keeps_its_target_where_attributes_are_stored() {
+    if !is_root() {
+        return;
+    }
+    let lower = layer(vec![Leaf(t("a/s"), meta(0o777), Symlink(t("target")))]);
+    check(StoredAttributes, vec![layer(vec![]), lower], &[moved("a", "b")]);
+}
+
+#[test]
+fn a_special_file_called_like_a_mark_is_there_where_attributes_are_stored() {
+    if !is_root() {
+        return;
+    }
+    let lower = layer(vec![Leaf(t("a/.wh.b"), meta(0o644), Fifo)]);
+    check(StoredAttributes, vec![layer(vec![]), lower], &[moved("a", "b")]);
+}
+
+#[test]
+fn a_change_of_owner_drops_capabilities_where_attributes_are_stored() {
+    if !is_root() {
+        return;
+    }
+    let upper =
+        layer(vec![Leaf(t("f"), meta(0o644).xattr(t(CAPABILITY), capability()), File(one_byte()))]);
+    let owned = SetAttr(At(t("f")), Owner(Some(1000), None));
+    check(StoredAttributes, vec![upper, layer(vec![])], &[owned]);
+}
+
+#[test]
+fn a_change_of_mode_changes_the_access_list() {
+    let lower = layer(vec![Leaf(
+        t("f"),
+        meta(0o644).xattr(t(ACCESS), Acl::with_user().value()),
+        File(one_byte()),
+    )]);
+    check_all(&[layer(vec![]), lower], &[SetAttr(At(t("f")), Permissions(Mode(0o640)))]);
 }

@@ -166,10 +166,10 @@ fn simpler_ops(op: &Op) -> Vec<Op> {
                 Op::MakeNode(path, leaf, new(0o644)),
             ]
         }
-        Op::Symlink(path, to, _) => vec![
+        Op::MakeSymlink(path, to, _) => vec![
             Op::Create(path.clone(), new(0o644)),
-            Op::Symlink(path.clone(), Text(b"to".to_vec()), new(0o777)),
-            Op::Symlink(path, to, new(0o777)),
+            Op::MakeSymlink(path.clone(), Text(b"to".to_vec()), new(0o777)),
+            Op::MakeSymlink(path, to, new(0o777)),
         ],
         Op::Write(target, at, _, kill) => vec![
             Op::Write(target.clone(), 0, small, kill),
@@ -230,7 +230,7 @@ fn paths_of(op: &mut Op) -> Vec<&mut Text> {
     use Op::*;
     match op {
         Lookup(path) | Create(path, _) | MakeDir(path, _) | MakeNode(path, ..) => vec![path],
-        Symlink(path, ..) | Unlink(path) | RemoveDir(path) | ReadDir(path) => vec![path],
+        MakeSymlink(path, ..) | Unlink(path) | RemoveDir(path) | ReadDir(path) => vec![path],
         ReadSome(path, _) | Hold(path, _) | Forget(path) => vec![path],
         Rename(from, to, _) => vec![from, to],
         Link(target, path) => path_of(target).into_iter().chain([path]).collect(),

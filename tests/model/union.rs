@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use plyfs::layer::stat_override::StatOverride;
 use plyfs::overlay::{
     Allocate as Mode, Caller, Config, Flow, NodeId, Overlay, RedirectPolicy, RenameFlags, SeekTo,
     SetAttr, UpperDirs,
@@ -39,9 +40,18 @@ impl Union {
             Config { lower: layers.to_vec(), ..Config::default() }
         } else {
             // Syncing costs the time of thousands of cases; where it is free, it is done.
-            let volatile = matches!(setup, Setup::Union(_));
-            let lower = layers[1..].to_vec();
-            Config { lower, upper: Some(upper), volatile, redirect, ..Config::default() }
+            let root = rustix::process::geteuid().is_root();
+            let stored = if root { StatOverride::Security } else { StatOverride::User };
+            let volatile = !matches!(setup, Setup::UpperInMemory(_));
+            Config {
+                lower: layers[1..].to_vec(),
+                upper: Some(upper),
+                volatile,
+                redirect,
+                force_dot_whiteouts: setup == Setup::DotFiles,
+                store_attributes: (setup == Setup::StoredAttributes).then_some(stored),
+                ..Config::default()
+            }
         };
         let mut union = Union { config, overlay: None };
         union.reopen()?;
@@ -246,7 +256,7 @@ impl Subject for Union {
     }
 
     fn set_xattr(&self, node: Node, name: &OsStr, value: &[u8], set: Set) -> Answer<()> {
-        let (create, replace) = (set == Set::Create, set == Set::Replace);
+        let (create, replace) = (set == Set::IfAbsent, set == Set::IfPresent);
         self.overlay().set_xattr(NodeId(node), name, value, create, replace)
     }
 

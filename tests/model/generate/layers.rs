@@ -116,7 +116,7 @@ impl Generator<'_> {
 
     /// Nobody writes attribute whiteouts into an upper layer.
     fn whiteout(&mut self, is_upper: bool) -> Whiteout {
-        match self.rng.below(if is_upper { 2 } else { 4 }) {
+        match self.rng.below(4) {
             0 => Whiteout::Device,
             1 => Whiteout::SharedDevice,
             2 => Whiteout::DotWh,

@@ -5,7 +5,7 @@ use super::*;
 use crate::acl::{ACCESS, DEFAULT};
 use crate::initial::initial_tree;
 use crate::layer::Mode;
-use crate::model::{Inode, Kind, Tree};
+use crate::model::{CAPABILITY, Inode, Kind, Tree};
 use crate::op::{Allocate, Change, How, New, Op, Set, Target, Whence, new};
 
 const SLOTS: usize = 3;
@@ -59,7 +59,7 @@ impl Generator<'_> {
             }
             3 => {
                 let to = t(self.rng.pick(&["to", "/", "{y*400}"]));
-                Op::Symlink(path, to, self.new(0o777))
+                Op::MakeSymlink(path, to, self.new(0o777))
             }
             _ => Op::Link(self.target(model, |inode| !inode.is_dir()), path),
         }
@@ -92,7 +92,11 @@ impl Generator<'_> {
         Op::SetAttr(
             target,
             match self.rng.weighted(&[4, 3, 3, 5]) {
-                0 => Change::Mode(Mode(if is_dir { self.dir_mode() } else { self.file_mode() })),
+                0 => Change::Permissions(Mode(if is_dir {
+                    self.dir_mode()
+                } else {
+                    self.file_mode()
+                })),
                 1 => {
                     let (uid, gid) = self.ids();
                     let which = self.rng.below(3);
@@ -158,20 +162,24 @@ impl Generator<'_> {
 
     fn xattr_op(&mut self, model: &Tree) -> Op {
         let target = self.target(model, |_| true);
-        if self.rng.one_in(3) {
+        if self.profile.setup.has_acls() && self.rng.one_in(3) {
             return self.acl_op(target);
+        }
+        let is_file = model.target(&target).is_some_and(|ino| is_file(&model.inodes[ino]));
+        if self.profile.privileged && is_file && self.rng.one_in(6) {
+            return Op::SetXattr(target, t(CAPABILITY), capability(), Set::Always);
         }
         let mut name = self.xattr_name();
         let inode = model.target(&target).map(|ino| &model.inodes[ino]);
         let present = inode.into_iter().flat_map(|inode| inode.xattrs.keys());
-        let present: Vec<&Text> = present.filter(|name| !name.0.starts_with(b"system.")).collect();
+        let present: Vec<&Text> = present.filter(|name| !name.0.starts_with(b"s")).collect();
         if !present.is_empty() && self.rng.one_in(2) {
             name = self.rng.pick(&present).clone();
         }
         match self.rng.weighted(&[6, 2, 2, 4]) {
             0 => {
                 let value = t(self.rng.pick(&["", "w", "{z*100}"]));
-                let set = self.rng.pick(&[Set::Any, Set::Any, Set::Create, Set::Replace]);
+                let set = self.rng.pick(&[Set::Always, Set::Always, Set::IfAbsent, Set::IfPresent]);
                 Op::SetXattr(target, name, value, set)
             }
             1 => Op::GetXattr(target, name),
@@ -185,7 +193,7 @@ impl Generator<'_> {
         match self.rng.below(4) {
             0 => Op::GetXattr(target, name),
             1 => Op::RemoveXattr(target, name),
-            _ => Op::SetXattr(target, name, self.acl(), Set::Any),
+            _ => Op::SetXattr(target, name, self.acl(), Set::Always),
         }
     }
 
