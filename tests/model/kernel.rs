@@ -21,7 +21,8 @@ use rustix::thread::{
 };
 
 use crate::acl::DEFAULT;
-use crate::op::{Allocate, How, New, Set, Whence};
+use crate::layer::own_ids;
+use crate::op::{Allocate, How, New, Set, Whence, stranger};
 use crate::subject::{Answer, Attr, Changes, DirEntry, Entry, Node, Subject};
 
 pub struct HostDir {
@@ -152,8 +153,11 @@ impl Subject for HostDir {
         }
         if let Some(size) = changes.size {
             let file = self.file(node, OFlags::WRONLY)?;
-            let kept = if changes.caller == 0 { CapabilitySet::empty() } else { set_id() };
-            acting_as(crate::layer::own_ids(), kept, || ftruncate(&file, size))?;
+            let (caller, without) = match changes.caller {
+                0 => (own_ids(), CapabilitySet::empty()),
+                uid => ((uid, uid), CapabilitySet::FSETID),
+            };
+            acting_as(caller, without, || ftruncate(&file, size))?;
         }
         if changes.atime.is_some() || changes.mtime.is_some() {
             let times = Timestamps {
@@ -223,8 +227,11 @@ impl Subject for HostDir {
 
     fn write(&self, node: Node, offset: u64, data: &[u8], kill_privileges: bool) -> Answer<usize> {
         let file = self.file(node, OFlags::WRONLY)?;
-        let without = if kill_privileges { set_id() } else { CapabilitySet::empty() };
-        acting_as(crate::layer::own_ids(), without, || pwrite(&file, data, offset))
+        let (caller, without) = match kill_privileges {
+            true => (stranger(), CapabilitySet::FSETID),
+            false => (own_ids(), CapabilitySet::empty()),
+        };
+        acting_as(caller, without, || pwrite(&file, data, offset))
     }
 
     fn allocate(&self, node: Node, how: Allocate, offset: u64, len: u64) -> Answer<()> {
@@ -319,9 +326,4 @@ impl Subject for HostDir {
         *self = HostDir::open(self.root.clone()).map_err(|errno| errno.to_string())?;
         Ok(())
     }
-}
-
-/// The capability to keep set-id bits when writing.
-fn set_id() -> CapabilitySet {
-    CapabilitySet::FSETID
 }

@@ -288,7 +288,12 @@ impl LayerSpec {
     pub fn build(layer: &Layer) -> LayerSpec {
         let mut spec =
             LayerSpec { root: DirSpec::new(&layer.root, &layer.marks), leaves: Vec::new() };
-        layer.items.iter().for_each(|item| spec.add(item));
+        // A name that a `.wh.` file hides beside it still counts in the inode's link count, until it is
+        // cleaned away: not something to predict.
+        let hides = |item: &Item| matches!(item, Item::Whiteout(_, Whiteout::DotWh));
+        let dotted = layer.items.iter().any(hides);
+        let told = |item: &&Item| !(dotted && matches!(item, Item::HardLink(..)));
+        layer.items.iter().filter(told).for_each(|item| spec.add(item));
         spec
     }
 

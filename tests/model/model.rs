@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustix::io::Errno;
 
 use crate::acl::{ACCESS, Acl, DEFAULT};
-use crate::layer::{Data, Leaf, Meta};
-use crate::op::{Allocate, Change, How, New, Op, Set, Target};
+use crate::layer::{Data, Leaf, Meta, own_ids};
+use crate::op::{Allocate, Change, How, New, Op, Set, Target, stranger};
 use crate::text::{Text, t};
 
 /// Index of an inode of the model; never reused.
@@ -149,14 +149,15 @@ impl Inode {
         }
     }
 
-    /// A write or truncation by an unprivileged user, or any change of owner, drops the set-id bits.
-    fn drop_set_id(&mut self) {
+    /// A write or truncation by an unprivileged caller, or any change of owner, drops the set-id
+    /// bits. Set-group-id without group execution is kept by those who may set it.
+    fn drop_set_id(&mut self, (uid, gid): (u32, u32)) {
         if self.is_dir() {
             return;
         }
         self.drop_capability();
         self.mode &= !SET_UID;
-        if self.mode & GROUP_EXEC != 0 {
+        if self.mode & GROUP_EXEC != 0 || uid != 0 && gid != self.gid {
             self.mode &= !SET_GID;
         }
     }
@@ -164,11 +165,6 @@ impl Inode {
     /// Any write drops capabilities, whoever writes.
     fn drop_capability(&mut self) {
         self.xattrs.remove(&t(CAPABILITY));
-    }
-
-    /// Whether dropping set-id bits depends on the groups of the caller, which only the kernel knows.
-    fn set_gid_depends_on_groups(&self) -> bool {
-        self.mode & SET_GID != 0 && self.mode & GROUP_EXEC == 0
     }
 
     fn data_mut(&mut self) -> &mut Vec<u8> {
@@ -310,16 +306,12 @@ impl Tree {
                 let names_fit = || self.entry(from).is_ok() && one_fault();
                 creatable(from) && creatable(to) && apart && names_fit()
             }
-            Op::Write(target, _, data, kill) => self
-                .file(target)
-                .is_some_and(|file| data.len > 0 && !(*kill && file.set_gid_depends_on_groups())),
+            Op::Write(target, _, data, _) => self.file(target).is_some() && data.len > 0,
             Op::Read(target, ..) | Op::Seek(target, ..) => self.file(target).is_some(),
             Op::SetAttr(target, Change::Permissions(_)) => self
                 .target(target)
                 .is_some_and(|ino| !matches!(self.inodes[ino].kind, Kind::Symlink(_))),
-            Op::SetAttr(target, Change::Size(_, uid)) => {
-                self.file(target).is_some_and(|file| *uid == 0 || !file.set_gid_depends_on_groups())
-            }
+            Op::SetAttr(target, Change::Size(..)) => self.file(target).is_some(),
             Op::SetAttr(target, Change::Owner(uid, gid)) => {
                 exists(target) && (uid.is_some() || gid.is_some())
             }
@@ -571,7 +563,7 @@ impl Tree {
         inode.mtime = Stamp::Recent;
         inode.drop_capability();
         if kill {
-            inode.drop_set_id();
+            inode.drop_set_id(stranger());
         }
         Ok(Outcome::Count(data.len))
     }
@@ -584,7 +576,7 @@ impl Tree {
             Change::Owner(uid, gid) => {
                 inode.uid = uid.unwrap_or(inode.uid);
                 inode.gid = gid.unwrap_or(inode.gid);
-                inode.drop_set_id();
+                inode.drop_set_id(own_ids());
             }
             Change::Times(_, mtime) => {
                 inode.mtime = mtime.map_or(inode.mtime, |(sec, nsec)| Stamp::Exact(sec, nsec));
@@ -596,7 +588,7 @@ impl Tree {
                 inode.mtime = if same { Stamp::Any } else { Stamp::Recent };
                 inode.drop_capability();
                 if *uid != 0 {
-                    inode.drop_set_id();
+                    inode.drop_set_id((*uid, *uid));
                 }
             }
         }

@@ -51,6 +51,14 @@ impl fmt::Debug for New {
     }
 }
 
+/// The user and group of an unprivileged write.
+pub fn stranger() -> (u32, u32) {
+    match own_ids() {
+        (0, _) => (1000, 1000),
+        own => own,
+    }
+}
+
 /// One change of attributes, as the kernel combines them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {

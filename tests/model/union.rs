@@ -15,7 +15,7 @@ use rustix::fs::{FallocateFlags, major, makedev, minor};
 use rustix::io::Errno;
 
 use crate::case::{Redirect, Setup};
-use crate::op::{Allocate, How, New, Set, Whence};
+use crate::op::{Allocate, How, New, Set, Whence, stranger};
 use crate::subject::{Answer, Attr, Changes, DirEntry, Entry, Node, Subject};
 
 pub struct Union {
@@ -174,12 +174,9 @@ impl Subject for Union {
     }
 
     fn write(&self, node: Node, offset: u64, data: &[u8], kill_privileges: bool) -> Answer<usize> {
-        self.overlay().write(
-            NodeId(node),
-            offset,
-            data,
-            kill_privileges.then_some(Caller { uid: 0, gid: 0 }),
-        )
+        let (uid, gid) = stranger();
+        let unprivileged = kill_privileges.then_some(Caller { uid, gid });
+        self.overlay().write(NodeId(node), offset, data, unprivileged)
     }
 
     fn allocate(&self, node: Node, how: Allocate, offset: u64, len: u64) -> Answer<()> {
