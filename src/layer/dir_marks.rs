@@ -25,8 +25,8 @@ pub enum Opaque {
 pub enum Redirect {
     /// Under this name in the same parent directory.
     Sibling(Name),
-    /// Under this path from the root of the layers.
-    Absolute(Vec<Name>),
+    /// In the directory with this path from the root of the layers, under this name.
+    Absolute(Vec<Name>, Name),
 }
 
 /// All marks of one directory.
@@ -122,7 +122,7 @@ impl Redirect {
         match value.strip_prefix(b"/") {
             Some(path) => {
                 let names: Option<Vec<Name>> = path.split(|byte| *byte == b'/').map(name).collect();
-                names.map(Self::Absolute)
+                names.and_then(Self::to_path)
             }
             None => name(value).map(Self::Sibling),
         }
@@ -132,9 +132,23 @@ impl Redirect {
     pub fn value(&self) -> Vec<u8> {
         match self {
             Self::Sibling(name) => name.as_bytes().to_vec(),
-            Self::Absolute(names) => {
-                names.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect()
+            Self::Absolute(dirs, name) => {
+                let names = dirs.iter().chain([name]);
+                names.flat_map(|name| [b"/", name.as_bytes()].concat()).collect()
             }
+        }
+    }
+
+    /// The redirect to a path of names from the root; `None` for the root itself.
+    pub fn to_path(mut names: Vec<Name>) -> Option<Self> {
+        let name = names.pop()?;
+        Some(Self::Absolute(names, name))
+    }
+
+    /// The name that it leads to, in whichever directory.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Sibling(name) | Self::Absolute(_, name) => name,
         }
     }
 }

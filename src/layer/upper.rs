@@ -98,7 +98,12 @@ impl Upper {
 
     /// Marks `object`, about to be called `name`, as meant literally if its name looks like a mark.
     pub fn prepare_name(&self, object: &Object, kind: FileKind, name: &OsStr) -> Result<()> {
-        if kind == FileKind::Regular && whiteout::has_prefix(name) {
+        let is_file = match kind {
+            FileKind::Directory | FileKind::Symlink => false,
+            FileKind::Regular => true,
+            _ => self.overriding.is_some(),
+        };
+        if is_file && whiteout::has_prefix(name) {
             whiteout::mark_literal(self.namespaces, object)?;
         }
         Ok(())
@@ -285,8 +290,18 @@ impl Upper {
     ) -> Result<()> {
         names.into_iter().try_for_each(|(name, form)| match form {
             Form::CharDevice => rustix::fs::unlinkat(dir, name, AtFlags::empty()),
-            Form::DotFile => self.remove_dot_file(dir, name),
+            Form::DotFile => self.replace_dot_file(dir, name, false),
         })
+    }
+
+    /// Puts a whiteout device in the place of a `.wh.` file, or nothing unless lower layers have the name
+    /// (`covers`).
+    pub fn replace_dot_file(&self, dir: BorrowedFd<'_>, name: &OsStr, covers: bool) -> Result<()> {
+        self.clear_hidden(dir, name)?;
+        if covers {
+            self.work.link_whiteout(dir, name)?;
+        }
+        self.remove_dot_file(dir, name)
     }
 
     fn make_dot_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {

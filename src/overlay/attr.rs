@@ -1,5 +1,6 @@
 //! Attributes: what they are, and how they are changed.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::OFlags;
@@ -77,6 +78,9 @@ pub(super) enum Located {
     Upper(Object),
     Lower(LowerPlace),
 }
+
+/// The attribute that holds a file's capabilities.
+pub(super) const CAPABILITY: &str = "security.capability";
 
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
@@ -260,7 +264,12 @@ impl Overlay {
             let mut stored = overridden(&old, kept);
             stored.uid = uid.unwrap_or(old.uid);
             stored.gid = gid.unwrap_or(old.gid);
-            return form.store(&object, &stored);
+            form.store(&object, &stored)?;
+            // What the filesystem does by itself when it changes an owner.
+            return match object.remove_xattr(OsStr::new(CAPABILITY)) {
+                Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+                result => result,
+            };
         }
         object.set_owner(uid, gid)
     }

@@ -346,7 +346,7 @@ impl Overlay {
 }
 
 /// Changes the directory `dir` in a way that no caller can see; so its times must not tell of it.
-fn unnoticed<T>(dir: &Object, change: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn unnoticed<T>(dir: &Object, change: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = dir.stat()?;
     let result = change()?;
     dir.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;

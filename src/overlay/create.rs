@@ -124,6 +124,7 @@ impl Overlay {
         let mut contents = self.contents_mut(&parent)?;
         let (whiteout, below) = contents.room_for(name)?;
         let dir = self.upper_dir(&parent)?;
+        self.free_mark_name(upper, &mut contents, &dir, name)?;
         let inherited = self.inherited(&mut contents, &dir)?;
         let outfit = self.outfit(caller, &new, &inherited)?;
         let hides_something = whiteout.is_some() || (below && new.kind.is_dir());
@@ -263,7 +264,7 @@ impl Overlay {
         self.writable()?.numbers.renew(stat.ino)?;
         let entry = contents.names.insert_upper(name.clone(), kind, stat.ino);
         let name = NameRef { parent: parent.clone(), name, in_upper: true };
-        let node = self.nodes.intern(&entry.node, name, &[], ino, |id| {
+        let node = self.nodes.intern(&entry.node, name, &[], false, ino, |id| {
             let directory = kind.is_dir().then(Directory::empty);
             let node = Node::new(id, kind, ino, Place::Upper, directory);
             node.state.lock().complete = true;
@@ -301,6 +302,7 @@ impl Overlay {
         if node.ino != self.numbers.number(stat.dev, stat.ino) {
             self.mark_impure(upper, &mut contents, &dir)?;
         }
+        self.free_mark_name(upper, &mut contents, &dir, name)?;
         upper.prepare_name(&object, node.kind, name)?;
         if whiteout.is_some() {
             let staged = upper.work.stage_link(&object)?;
@@ -315,7 +317,7 @@ impl Overlay {
         let key = super::hard_link::upper_key(&stat);
         self.nodes.register(&node, key);
         let name = NameRef { parent: parent.clone(), name, in_upper: true };
-        let node = self.nodes.intern(&entry.node, name, &[key], node.ino, |id| {
+        let node = self.nodes.intern(&entry.node, name, &[key], true, node.ino, |id| {
             // Not reached: the node was registered under its key just now and is held by the caller.
             Node::new(id, node.kind, node.ino, Place::Upper, None)
         });

@@ -38,6 +38,8 @@ pub(super) struct Contents {
     pub stack: Arc<[Arc<LowerDir>]>,
     /// The names.
     pub names: NameTable,
+    /// Whether the upper directory has a redirect, wherever that leads.
+    pub redirected: bool,
     /// Whether upper children may carry a number of their own.
     pub impure: bool,
     /// What children made here get from this directory; `None` until asked for, and after a change.
@@ -57,6 +59,7 @@ impl Directory {
         let contents = Contents {
             stack: Arc::new([]),
             names: NameTable::default(),
+            redirected: false,
             impure: false,
             inherited: None,
             gone: false,
@@ -131,12 +134,21 @@ impl Overlay {
             self.walk(upper.as_ref().map(|(marks, _)| marks), dir, 0, |lower, listing| {
                 names.merge_lower(lower.layer, listing);
             })?;
-        let impure = upper.as_ref().is_some_and(|(marks, _)| marks.impure);
+        let marks = upper.as_ref().map(|(marks, _)| marks);
+        let impure = marks.is_some_and(|marks| marks.impure);
+        let redirected = marks.is_some_and(|marks| marks.redirect.is_some());
         if let Some((_, listing)) = upper {
             names.merge_upper(listing);
         }
         names.finish();
-        Ok(Contents { stack: stack.into(), names, impure, inherited: None, gone: false })
+        Ok(Contents {
+            stack: stack.into(),
+            names,
+            redirected,
+            impure,
+            inherited: None,
+            gone: false,
+        })
     }
 
     fn read_upper(&self, node: &Node) -> Result<(DirMarks, Listing)> {
@@ -167,12 +179,18 @@ impl Overlay {
     ) -> Result<Vec<Arc<LowerDir>>> {
         let mut stack = Vec::new();
         let mut pending: VecDeque<Arc<LowerDir>> = dir.candidates.iter().cloned().collect();
+        let mut siblings = dir.siblings.clone();
+        let mut follow = |redirect: &Redirect, below| -> Result<VecDeque<Arc<LowerDir>>> {
+            // A relative redirect further down is relative to where this one leads.
+            siblings = self.siblings_of(redirect, below, &siblings, depth)?;
+            self.find_dirs(&siblings, redirect.name()).map(VecDeque::from)
+        };
         if let Some(marks) = upper {
             if marks.opaque == Opaque::Yes {
                 return Ok(stack);
             }
             if let Some(redirect) = &marks.redirect {
-                pending = self.follow(redirect, LayerIndex::UPPER, &dir.siblings, depth)?.into();
+                pending = follow(redirect, LayerIndex::UPPER)?;
             }
         }
         while let Some(lower) = pending.pop_front() {
@@ -180,7 +198,7 @@ impl Overlay {
             let last = marks.opaque == Opaque::Yes || listing.opaque;
             visit(&lower, listing);
             if let (false, Some(redirect)) = (last, &marks.redirect) {
-                pending = self.follow(redirect, lower.layer, &dir.siblings, depth)?.into();
+                pending = follow(redirect, lower.layer)?;
             }
             stack.push(lower);
             if last {
@@ -190,14 +208,14 @@ impl Overlay {
         Ok(stack)
     }
 
-    /// The lower directories that a redirect leads to, all in layers further down than `below`.
-    fn follow(
+    /// The stack of the directory that a redirect leads into, all in layers further down than `below`.
+    fn siblings_of(
         &self,
         redirect: &Redirect,
         below: LayerIndex,
         siblings: &[Arc<LowerDir>],
         depth: usize,
-    ) -> Result<Vec<Arc<LowerDir>>> {
+    ) -> Result<Arc<[Arc<LowerDir>]>> {
         if self.refuse_redirects {
             log::error!("redirect_dir=nofollow: layer {} has a redirect", below.0);
             return Err(Errno::PERM);
@@ -209,17 +227,11 @@ impl Overlay {
             );
             return Err(Errno::IO);
         }
-        let under = |dir: &&Arc<LowerDir>| dir.layer > below;
         match redirect {
-            Redirect::Sibling(name) => {
-                let parents: Vec<_> = siblings.iter().filter(under).cloned().collect();
-                self.find_dirs(&parents, name)
+            Redirect::Sibling(_) => {
+                Ok(siblings.iter().filter(|dir| dir.layer > below).cloned().collect())
             }
-            Redirect::Absolute(path) => {
-                let Some((name, dirs)) = path.split_last() else { return Ok(Vec::new()) };
-                let parents = self.lower_stack(dirs, below, depth + 1)?;
-                self.find_dirs(&parents, name)
-            }
+            Redirect::Absolute(dirs, _) => self.lower_stack(dirs, below, depth + 1).map(Arc::from),
         }
     }
 
@@ -240,7 +252,8 @@ impl Overlay {
         depth: usize,
     ) -> Result<Vec<Arc<LowerDir>>> {
         let roots = self.lowers.roots().iter().filter(|dir| dir.layer > below).cloned();
-        let mut stack: Vec<_> = roots.collect();
+        let root = Directory::unread(roots.collect(), Arc::from([]));
+        let mut stack = self.walk(None, &root, depth, |_, _| {})?;
         for name in names {
             let found = self.find_dirs(&stack, name)?;
             let dir = Directory::unread(found, stack.into());

@@ -50,10 +50,6 @@ impl Overlay {
             Some(LinkCount::Lower(bias)) => lower_links as i32 + bias - found.stat.nlink as i32,
             None => lower_links as i32 - found.stat.nlink as i32,
         };
-        // A copy whose only name is the index entry has its key too: the next name finds the node.
-        if found.keys.is_empty() {
-            found.keys.push(upper_key(&found.stat));
-        }
         Ok(())
     }
 

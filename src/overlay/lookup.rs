@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::directory::{Contents, Directory};
+use super::hard_link::upper_key;
 use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId, Place};
 use super::node_table::Key;
@@ -17,8 +18,10 @@ pub(super) struct Found {
     pub place: Place,
     pub ino: u64,
     pub link_bias: i32,
-    /// The inodes that it can be known by; none for what has one name only.
+    /// The inodes that it can be known by, of anything but a directory.
     pub keys: Vec<Key>,
+    /// Whether it has other names, so that it must be found by its inode.
+    pub linked: bool,
 }
 
 impl Overlay {
@@ -62,14 +65,14 @@ impl Overlay {
             .kind()
             .is_dir()
             .then(|| Directory::unread(contents.lower_dirs_of(entry), contents.stack.clone()));
-        let node = self.nodes.intern(&entry.node, name, &found.keys, number, |id| {
+        let node = self.nodes.intern(&entry.node, name, &found.keys, found.linked, number, |id| {
             let kind = found.stat.kind();
             let node = Node::new(id, kind, number, found.place, directory);
             node.state.lock().link_bias = found.link_bias;
             node
         });
         // A node that was known by its inode may be somewhere else by now than what was just found.
-        let attr = match found.keys.is_empty() {
+        let attr = match !found.linked {
             true => self.shown(&node, found.stat),
             false => self.node_attr(&node),
         };
@@ -109,7 +112,9 @@ impl Overlay {
             ino: number.unwrap_or_else(|| self.numbers.number(stat.dev, stat.ino)),
             place,
             link_bias,
-            keys: linked.then(|| super::hard_link::upper_key(&stat)).into_iter().collect(),
+            // The last of several names is still one of a node that may be known by another.
+            keys: (!stat.kind().is_dir()).then(|| upper_key(&stat)).into_iter().collect(),
+            linked,
             stat,
         })
     }
@@ -121,12 +126,14 @@ impl Overlay {
             place: Place::Lower(place.clone()),
             link_bias: 0,
             keys: Vec::new(),
+            linked: false,
             stat,
         };
         if !stat.kind().is_dir() && stat.nlink > 1 {
             let key = Key { layer: place.layer(), dev: stat.dev, ino: stat.ino };
             self.resolve_lower_links(&place, &mut found)?;
             found.keys.push(key);
+            found.linked = true;
         }
         Ok(found)
     }

@@ -5,12 +5,14 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, XattrFlags};
 
 use super::Overlay;
+use super::attr::CAPABILITY;
 use super::node::Node;
 use crate::layer::dir_marks::{PREFIXES, Redirect};
 use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper};
+use crate::sys::stat::stat_fd;
 use crate::sys::{Errno, FileKind, Object, Result, data, fault};
 
 /// What a metacopy file says of its data: where else it is, if not under the same name.
@@ -59,8 +61,11 @@ impl Overlay {
         node: &Node,
         object: &Object,
     ) -> Result<Option<LowerPlace>> {
-        if node.state.lock().complete {
-            return Ok(None);
+        {
+            let state = node.state.lock();
+            if state.complete || state.data_source.is_some() {
+                return Ok(state.data_source.clone());
+            }
         }
         let Some(mark) = Mark::read(&object.xattr_names()?, |name| object.xattr(name))? else {
             node.state.lock().complete = true;
@@ -68,6 +73,21 @@ impl Overlay {
         };
         let name = node.state.lock().names.first().map(|name| name.name.clone());
         self.find_data(node, LayerIndex::UPPER, name, mark).map(Some)
+    }
+
+    /// Notes where the data of an upper file is, if that may be only a metacopy, before the file loses the
+    /// name by which the data is found. To be called without a directory's lock.
+    pub(super) fn remember_data(&self, node: &Node) -> Result<()> {
+        if node.kind != FileKind::Regular || !node.is_upper() || node.state.lock().complete {
+            return Ok(());
+        }
+        match self.upper_data_source(node, &self.upper_object(node)?) {
+            Ok(source) => node.state.lock().data_source = source,
+            // A file whose data is missing can still be deleted.
+            Err(Errno::IO) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Fills an upper metacopy file with the first `keep` bytes of its data, before it is changed.
@@ -79,6 +99,7 @@ impl Overlay {
         let object = self.upper_object(node)?;
         let Some(source) = self.upper_data_source(node, &object)? else { return Ok(()) };
         let before = object.stat()?;
+        let capability = object.xattr(OsStr::new(CAPABILITY))?;
         let target = object.open(OFlags::RDWR)?;
         // The file stays a metacopy until all is there: a crash leaves the lower data valid.
         data::copy(self.lowers.open(&source)?.as_fd(), target.as_fd(), keep.min(before.size))?;
@@ -89,6 +110,13 @@ impl Overlay {
             rustix::fs::fsync(&target)?;
         }
         fault::point("metacopy.data-copied");
+        // A write takes these away, but this one changes nothing that anybody can see.
+        if target_mode(&target)? != before.permissions() {
+            object.set_permissions(before.permissions())?;
+        }
+        if let Some(capability) = capability {
+            object.set_xattr(OsStr::new(CAPABILITY), &capability, XattrFlags::empty())?;
+        }
         for name in object.xattr_names()? {
             let marks = PREFIXES.iter().filter_map(|prefix| name.to_str()?.strip_prefix(prefix));
             if marks.into_iter().any(|mark| mark == "metacopy") {
@@ -97,7 +125,11 @@ impl Overlay {
         }
         let time = |time| Some(crate::sys::object::NewTime::At(time));
         object.set_times(time(before.atime), time(before.mtime))?;
-        node.state.lock().complete = true;
+        {
+            let mut state = node.state.lock();
+            state.complete = true;
+            state.data_source = None;
+        }
         self.descriptors.remove(crate::layer::descriptors::Key::Data(node.id.0));
         Ok(())
     }
@@ -115,28 +147,29 @@ impl Overlay {
         mut mark: Mark,
     ) -> Result<LowerPlace> {
         let parent = node.state.lock().names.first().map(|name| name.parent.clone());
-        let siblings = match parent {
+        let mut siblings = match parent {
             Some(parent) => self.contents(&parent)?.stack.clone(),
             None => Arc::from([]),
         };
         loop {
-            let found = match &mark.redirect {
-                Some(Redirect::Absolute(path)) => self.find_by_path(path, layer)?,
-                Some(Redirect::Sibling(other)) => self.find_in(&siblings, other, layer)?,
-                None => match &name {
-                    Some(name) => self.find_in(&siblings, name, layer)?,
-                    None => None,
-                },
-            };
+            if let Some(redirect) = &mark.redirect {
+                name = Some(redirect.name().clone());
+            }
+            let mut found = None;
+            if let Some(Redirect::Absolute(dirs, name)) = &mark.redirect {
+                siblings = self.lower_stack_at(dirs, layer)?.into();
+                found = self.find_in_data_layers(dirs, name)?;
+            }
+            if let Some(name) = &name {
+                found = self.find_in(&siblings, name, layer)?.or(found);
+            }
             let Some(place) = found else {
                 log::error!("{}: the data of this metacopy file is missing", node.path().display());
                 return Err(Errno::IO);
             };
             match self.lower_mark(&place)? {
                 None => return Ok(place),
-                Some(next) => {
-                    (layer, name, mark) = (place.layer(), place_name(&place), next);
-                }
+                Some(next) => (layer, mark) = (place.layer(), next),
             }
         }
     }
@@ -164,13 +197,8 @@ impl Overlay {
         Ok(None)
     }
 
-    /// The regular file at `path` in the merged layers below `below`, or else in a data-only layer.
-    fn find_by_path(&self, path: &[Name], below: LayerIndex) -> Result<Option<LowerPlace>> {
-        let Some((name, dirs)) = path.split_last() else { return Ok(None) };
-        let parents = self.lower_stack_at(dirs, below)?;
-        if let Some(place) = self.find_in(&parents, name, below)? {
-            return Ok(Some(place));
-        }
+    /// The regular file at a path in a data-only layer.
+    fn find_in_data_layers(&self, dirs: &[Name], name: &Name) -> Result<Option<LowerPlace>> {
         for root in self.lowers.data_roots() {
             let dir = dirs.iter().fold(root.clone(), |dir, name| dir.child(name.clone()));
             let place = LowerPlace::Child(dir, name.clone());
@@ -182,6 +210,10 @@ impl Overlay {
         }
         Ok(None)
     }
+}
+
+fn target_mode(target: &OwnedFd) -> Result<u32> {
+    stat_fd(target.as_fd()).map(|stat| stat.permissions())
 }
 
 fn place_name(place: &LowerPlace) -> Option<Name> {

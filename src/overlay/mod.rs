@@ -28,6 +28,7 @@ pub mod id_map;
 mod ids;
 mod inode_number;
 mod lookup;
+mod mark_names;
 mod metacopy;
 mod name_table;
 mod node;

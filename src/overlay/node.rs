@@ -49,6 +49,8 @@ pub(super) struct NodeState {
     pub pinned: Option<Arc<OwnedFd>>,
     /// Keeps the data of a file open that could not be opened again (see `Overlay::pin_data`).
     pub data: Option<Arc<OwnedFd>>,
+    /// Where the data of an upper metacopy file is, once it can no longer be found by name.
+    pub data_source: Option<LowerPlace>,
     /// Whether an upper file is known to hold its data itself, and not only attributes.
     pub complete: bool,
     /// What is added to the link count that the backing inode reports.
@@ -96,6 +98,7 @@ impl Node {
             names: Vec::new(),
             pinned: None,
             data: None,
+            data_source: None,
             complete: false,
             link_bias: 0,
             keys: Vec::new(),

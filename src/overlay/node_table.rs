@@ -57,12 +57,13 @@ impl NodeTable {
     }
 
     /// The node for a name, with one more reference: the one that is known by the name or by `keys`, else
-    /// a new one. `make` gets the new node's id, which is `number` where that is free.
+    /// a new one. It is entered under its keys if it is `linked`: if it can have other names. `make` gets the new node's id, which is `number` where that is free.
     pub fn intern(
         &self,
         slot: &AtomicU64,
         name: NameRef,
         keys: &[Key],
+        linked: bool,
         number: u64,
         make: impl FnOnce(NodeId) -> Node,
     ) -> Arc<Node> {
@@ -79,7 +80,9 @@ impl NodeTable {
                 node
             }
         };
-        inner.register(&node, keys);
+        if linked {
+            inner.register(&node, keys);
+        }
         node.lookups.fetch_add(1, Ordering::Relaxed);
         slot.store(node.id.0, Ordering::Relaxed);
         node.add_name(name);

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::directory::{Contents, directory};
+use super::directory::Contents;
 use super::node::{Node, NodeId};
 use super::{Overlay, Result};
 use crate::layer::Upper;
@@ -16,20 +16,51 @@ impl Overlay {
     /// # Errors
     /// `EISDIR`, `ENOENT`, `EROFS`.
     pub fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, false)
+    }
+
+    /// Deletes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ENOTEMPTY`, `ENOENT`, `EROFS`.
+    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, true)
+    }
+
+    fn remove(&self, parent: NodeId, name: &OsStr, directory: bool) -> Result<()> {
         let upper = self.writable()?;
         let parent = self.node(parent)?;
-        match self.contents(&parent)?.names.visible(name) {
-            None => return Err(Errno::NOENT),
-            Some(entry) if entry.kind.is_dir() => return Err(Errno::ISDIR),
-            Some(_) => {}
-        }
-        self.copy_up(&parent, 0)?;
-        let mut contents = self.contents_mut(&parent)?;
-        let node = self.enter_for_removal(&parent, &contents, name)?;
-        let removed = self.unlink_entered(upper, &parent, &mut contents, name, &node);
-        drop(contents);
+        let node = {
+            let contents = self.contents(&parent)?;
+            let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
+            self.enter(&parent, &contents, entry)?.0
+        };
+        let removed = match (directory, node.kind.is_dir()) {
+            (false, true) => Err(Errno::ISDIR),
+            (true, false) => Err(Errno::NOTDIR),
+            _ => self.remove_entered(upper, &parent, name, &node),
+        };
         self.forget(node.id, 1);
         removed
+    }
+
+    fn remove_entered(
+        &self,
+        upper: &Upper,
+        parent: &Arc<Node>,
+        name: &OsStr,
+        node: &Arc<Node>,
+    ) -> Result<()> {
+        self.copy_up(parent, 0)?;
+        self.remember_data(node)?;
+        let mut contents = self.contents_mut(parent)?;
+        if !node.has_name(parent, name) {
+            return Err(Errno::NOENT);
+        }
+        match node.kind.is_dir() {
+            true => self.rmdir_entered(upper, parent, &mut contents, name, node),
+            false => self.unlink_entered(upper, parent, &mut contents, name, node),
+        }
     }
 
     fn unlink_entered(
@@ -40,9 +71,6 @@ impl Overlay {
         name: &OsStr,
         node: &Arc<Node>,
     ) -> Result<()> {
-        if node.kind.is_dir() {
-            return Err(Errno::ISDIR);
-        }
         let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
         let (in_upper, below) = (entry.layer.is_upper(), entry.below);
         let dir = self.upper_dir(parent)?;
@@ -55,27 +83,6 @@ impl Overlay {
         self.lose_name(parent, contents, name, node, in_upper)
     }
 
-    /// Deletes an empty directory.
-    ///
-    /// # Errors
-    /// `ENOTDIR`, `ENOTEMPTY`, `ENOENT`, `EROFS`.
-    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
-        let upper = self.writable()?;
-        let parent = self.node(parent)?;
-        match self.contents(&parent)?.names.visible(name) {
-            None => return Err(Errno::NOENT),
-            Some(entry) if !entry.kind.is_dir() => return Err(Errno::NOTDIR),
-            Some(_) => {}
-        }
-        self.copy_up(&parent, 0)?;
-        let mut contents = self.contents_mut(&parent)?;
-        let node = self.enter_for_removal(&parent, &contents, name)?;
-        let removed = self.rmdir_entered(upper, &parent, &mut contents, name, &node);
-        drop(contents);
-        self.forget(node.id, 1);
-        removed
-    }
-
     fn rmdir_entered(
         &self,
         upper: &Upper,
@@ -84,7 +91,6 @@ impl Overlay {
         name: &OsStr,
         node: &Arc<Node>,
     ) -> Result<()> {
-        directory(node)?;
         let mut inner = self.contents_mut(node)?;
         if !inner.names.is_empty() {
             return Err(Errno::NOTEMPTY);
@@ -101,17 +107,6 @@ impl Overlay {
         inner.delete();
         drop(inner);
         self.lose_name(parent, contents, name, node, in_upper)
-    }
-
-    /// The node of a name that is about to be deleted, with one more reference.
-    pub(super) fn enter_for_removal(
-        &self,
-        parent: &Arc<Node>,
-        contents: &Contents,
-        name: &OsStr,
-    ) -> Result<Arc<Node>> {
-        let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
-        Ok(self.enter(parent, contents, entry)?.0)
     }
 
     /// Keeps a node reachable whose upper name, found at `object`, is about to go, if it is the last one

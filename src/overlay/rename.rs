@@ -10,13 +10,14 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MappedRwLockWriteGuard;
 
+use super::copy_up::unnoticed;
 use super::directory::{Contents, directory};
 use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId};
 use super::{Overlay, RedirectPolicy};
 use crate::layer::upper::Spot;
 use crate::layer::{DirMarks, Name, Redirect, Upper};
-use crate::sys::{Errno, Object, Result, fault};
+use crate::sys::{Errno, Object, Result, dir, fault};
 
 /// How renameat2(2) is to rename.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +107,9 @@ impl Overlay {
         }
         self.copy_up(from.dir, 0)?;
         self.copy_up(to.dir, 0)?;
+        if let Some(target) = target {
+            self.remember_data(target)?;
+        }
         self.bring_up(from, source)?;
         if let (true, Some(target)) = (flags.exchange, target) {
             self.bring_up(to, target)?;
@@ -158,7 +162,15 @@ impl Overlay {
         if !node.kind.is_dir() {
             return self.copy_up_name(at.dir, at.name, node);
         }
-        if self.contents(node)?.stack.is_empty() {
+        let (pure, redirected) = {
+            let contents = self.contents(node)?;
+            (contents.stack.is_empty(), contents.redirected)
+        };
+        if pure && redirected {
+            // A redirect that leads nowhere here could lead somewhere from the new place.
+            return self.writable()?.set_opaque(&self.upper_object(node)?);
+        }
+        if pure {
             return Ok(());
         }
         match self.redirect {
@@ -171,7 +183,7 @@ impl Overlay {
     /// Writes down where the lower part of a directory is, so that it can be called anything.
     fn set_redirect(&self, node: &Arc<Node>) -> Result<()> {
         self.copy_up(node, 0)?;
-        let redirect = Redirect::Absolute(self.lower_path(node)?);
+        let redirect = Redirect::to_path(self.lower_path(node)?).ok_or(Errno::XDEV)?;
         let object = self.upper_object(node)?;
         match self.writable()?.namespaces.set_redirect(&object, &redirect) {
             Err(Errno::OPNOTSUPP | Errno::PERM) => Err(Errno::XDEV),
@@ -191,8 +203,9 @@ impl Overlay {
                 false => None,
             };
             match redirect {
-                Some(Redirect::Absolute(names)) => {
-                    path.extend(names.into_iter().rev());
+                Some(Redirect::Absolute(dirs, name)) => {
+                    path.push(name);
+                    path.extend(dirs.into_iter().rev());
                     break;
                 }
                 Some(Redirect::Sibling(old)) => path.push(old),
@@ -251,7 +264,7 @@ impl Overlay {
         let object = Object::Own(self.upper_dir(node)?);
         upper.set_opaque(&object)?;
         if let (Some(contents), Object::Own(fd)) = (guard.contents(), &object) {
-            upper.remove_whiteouts(fd.as_fd(), contents.names.whiteouts())?;
+            unnoticed(&object, || upper.remove_whiteouts(fd.as_fd(), contents.names.whiteouts()))?;
         }
         guard.detach_from_lower();
         Ok(())
@@ -280,6 +293,7 @@ impl Overlay {
     ) -> Result<()> {
         let from_dir = self.upper_dir(from.dir)?;
         let to_dir = self.upper_dir(to.dir)?;
+        self.free_mark_name(upper, locked.to(), &to_dir, to.name)?;
         let leaving = spot(from_dir.as_fd(), from.name, locked.from().names.get(from.name));
         let arriving = spot(to_dir.as_fd(), to.name, locked.to().names.get(to.name));
         if let Some(target) = target {
@@ -321,8 +335,10 @@ impl Overlay {
             let dir = self.upper_dir(at.dir)?;
             return self.pin_if_last(target, at.dir, at.name, &Object::Child(dir, at.name.into()));
         }
-        let object = Object::Own(self.upper_dir(target)?);
-        if self.contents(target)?.names.whiteouts().next().is_some() {
+        let inside = self.upper_dir(target)?;
+        let object = Object::Own(inside.clone());
+        // What is in an empty directory's upper part are marks.
+        if !dir::is_empty(inside.as_fd())? {
             let staged = upper.work.stage_dir(0o700)?;
             self.copy_upper_attributes(&object, &staged.object())?;
             upper.set_opaque(&staged.object())?;

@@ -41,6 +41,16 @@ pub fn for_each(
     Ok(())
 }
 
+/// Whether the directory `dir` has no entries at all.
+pub fn is_empty(dir: BorrowedFd<'_>) -> Result<bool> {
+    let mut empty = true;
+    for_each(dir, |_| {
+        empty = false;
+        Ok(())
+    })?;
+    Ok(empty)
+}
+
 fn kind(raw: FileType) -> Option<FileKind> {
     Some(match raw {
         FileType::RegularFile => FileKind::Regular,

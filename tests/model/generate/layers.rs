@@ -116,10 +116,7 @@ impl Generator<'_> {
 
     /// Nobody writes attribute whiteouts into an upper layer.
     fn whiteout(&mut self, is_upper: bool) -> Whiteout {
-        // A mark and something that is called like it cannot be in one directory.
-        let names_like_marks = self.names.iter().any(|name| name.0.starts_with(b".wh."));
         match self.rng.below(4) {
-            2 if names_like_marks => Whiteout::Device,
             0 => Whiteout::Device,
             1 => Whiteout::SharedDevice,
             2 => Whiteout::DotWh,

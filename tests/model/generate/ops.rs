@@ -47,19 +47,19 @@ impl Generator<'_> {
         match self.rng.weighted(&[5, 6, 2, 2, 5]) {
             0 => {
                 let mode = self.file_mode() & !0o2000;
-                Op::Create(path, self.new(mode))
+                Op::Create(path, self.fresh(mode))
             }
             1 => {
                 let mode = self.dir_mode() & 0o1777;
-                Op::MakeDir(path, self.new(mode))
+                Op::MakeDir(path, self.fresh(mode))
             }
             2 => {
                 let (mode, leaf) = self.leaf();
-                Op::MakeNode(path, leaf, self.new(mode & 0o777))
+                Op::MakeNode(path, leaf, self.fresh(mode & 0o777))
             }
             3 => {
                 let to = t(self.rng.pick(&["to", "/", "{y*400}"]));
-                Op::MakeSymlink(path, to, self.new(0o777))
+                Op::MakeSymlink(path, to, self.fresh(0o777))
             }
             _ => Op::Link(self.target(model, |inode| !inode.is_dir()), path),
         }
@@ -247,7 +247,7 @@ impl Generator<'_> {
         dir.join(self.rng.pick(&free))
     }
 
-    fn new(&mut self, mode: u32) -> New {
+    fn fresh(&mut self, mode: u32) -> New {
         let (uid, gid) = self.ids();
         new(mode).umask(self.rng.pick(&[0, 0o022, 0o077])).by(uid, gid)
     }
