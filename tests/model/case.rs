@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::driver::{Check, Driver};
 use crate::initial::{build, initial_tree};
-use crate::kernel::HostDir;
+use crate::kernel::{HostDir, OverlayMount};
 use crate::layer::{Layer, LayerSpec};
 use crate::materialise::materialise;
 use crate::model::Rules;
@@ -22,6 +22,8 @@ use crate::union::Union;
 pub enum Setup {
     /// One layer as a plain directory, by the kernel: proves the model.
     Host,
+    /// Layers mounted by kernel overlayfs: proves the initial tree.
+    KernelOverlay,
     /// A union with everything on one filesystem.
     Union(Redirect),
     /// A union with upper and workdir on a filesystem in memory, apart from the lower layers.
@@ -65,13 +67,12 @@ pub struct Directories {
 
 impl Setup {
     pub fn rules(self) -> Rules {
-        let refuse = Redirect::Refuse;
-        Rules {
-            dot_files: self == Setup::DotFiles,
-            read_only: self == Setup::ReadOnly,
-            refuse_lower_rename: self == Setup::Union(refuse)
-                || self == Setup::UpperInMemory(refuse),
-        }
+        let redirect = match self {
+            Setup::Union(redirect) | Setup::UpperInMemory(redirect) => Some(redirect),
+            Setup::DotFiles | Setup::StoredAttributes => Some(Redirect::Copy),
+            Setup::Host | Setup::KernelOverlay | Setup::ReadOnly => None,
+        };
+        Rules { dot_files: self == Setup::DotFiles, read_only: self == Setup::ReadOnly, redirect }
     }
 
     /// Whether access lists are kept: they cannot be where permissions are stored in an attribute.
@@ -81,7 +82,7 @@ impl Setup {
 
     /// A union is mounted with one lower layer at least.
     pub fn fewest_layers(self) -> usize {
-        if matches!(self, Setup::Host | Setup::ReadOnly) { 1 } else { 2 }
+        if self.rules().redirect.is_some() { 2 } else { 1 }
     }
 
     /// Whether layers have marks: a plain directory has no use for them.
@@ -101,6 +102,11 @@ impl Case {
             Setup::Host => {
                 let open = || HostDir::open(layers[0].clone()).map_err(|errno| errno.to_string());
                 self.drive(open, &specs, &[])
+            }
+            Setup::KernelOverlay => {
+                let mount = OverlayMount::new(layers, work).map_err(|errno| errno.to_string())?;
+                let open = || HostDir::open(mount.root()).map_err(|errno| errno.to_string());
+                self.drive(open, &specs, layers)
             }
             Setup::ReadOnly => self.drive(|| Union::open(self.setup, layers, work), &specs, layers),
             _ => self.drive(|| Union::open(self.setup, layers, work), &specs, &layers[1..]),
@@ -128,10 +134,11 @@ impl Case {
         for (at, op) in self.ops.iter().enumerate() {
             let fail = |why: String| format!("step {at}, {op:?}: {why}");
             driver.step(op).map_err(fail)?;
-            if (at + 1) % self.compare_every == 0 || *op == Op::Remount {
+            let remounted = matches!(op, Op::Remount | Op::RemountTo(_));
+            if (at + 1) % self.compare_every == 0 || remounted {
                 driver.compare_trees(at % 2 == 1).map_err(|why| format!("after {}", fail(why)))?;
             }
-            if *op == Op::Remount {
+            if remounted {
                 untouched().map_err(fail)?;
             }
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use rustix::io::Errno;
 
+use crate::case::Redirect;
 use crate::layer::Leaf;
 use crate::model::{Ino, Kind, Outcome, ROOT, Stamp, Tree};
 use crate::op::{Change, Op, Target, Whence};
@@ -66,7 +67,8 @@ impl<S: Subject> Driver<S> {
                 self.forget_below(path);
                 Ok(())
             }
-            Op::Remount => self.remount(),
+            Op::Remount => self.remount(None),
+            Op::RemountTo(redirect) => self.remount(Some(*redirect)),
             _ => self.answer(op),
         }?;
         self.after(op);
@@ -122,7 +124,8 @@ impl<S: Subject> Driver<S> {
             | Op::ReadRest
             | Op::Release(_)
             | Op::Forget(_)
-            | Op::Remount => (vec![], vec![]),
+            | Op::Remount
+            | Op::RemountTo(_) => (vec![], vec![]),
         };
         for target in targets {
             request.targets.push(self.node(target)?);
@@ -192,7 +195,8 @@ impl<S: Subject> Driver<S> {
             | Op::ReadSome(..)
             | Op::ReadRest
             | Op::Forget(_)
-            | Op::Remount => unreachable!("has its own check"),
+            | Op::Remount
+            | Op::RemountTo(_) => unreachable!("has its own check"),
         }
     }
 
@@ -250,12 +254,13 @@ impl<S: Subject> Driver<S> {
         }
     }
 
-    fn remount(&mut self) -> Check {
+    fn remount(&mut self, redirect: Option<Redirect>) -> Check {
         self.partial = None;
         self.pins.clear();
-        self.model.apply(&Op::Remount).map_err(|errno| errno.to_string())?;
+        self.model.held.clear();
+        self.model.rules.redirect = redirect.or(self.model.rules.redirect);
         self.nodes.clear();
-        self.subject.reopen()?;
+        self.subject.reopen(redirect)?;
         self.nodes.insert(ROOT, (self.subject.root(), 1));
         let live: BTreeSet<Ino> = self.model.paths().iter().map(|(_, ino)| *ino).collect();
         self.numbers.retain(|ino, _| live.contains(ino));

@@ -121,7 +121,9 @@ impl Generator<'_> {
         let trusted = ["trusted.a", "trusted.b", "trusted.overlay.redirect", "trusted.overlay.x"];
         let privileged = self.profile.privileged && self.rng.one_in(2);
         let names = if privileged { &trusted } else { &user };
-        t(self.rng.pick(if self.profile.setup.has_marks() { names } else { &names[..2] }))
+        // Only a union knows which names are its own.
+        let own = self.profile.setup.has_marks() && self.profile.setup != Setup::KernelOverlay;
+        t(self.rng.pick(if own { names } else { &names[..2] }))
     }
 
     fn acl(&mut self) -> Text {

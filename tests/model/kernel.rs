@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{
@@ -16,11 +16,16 @@ use rustix::fs::{
     unlinkat, utimensat,
 };
 use rustix::io::{Errno, pread, pwrite};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
 use rustix::thread::{
     CapabilitySet, capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid,
 };
 
 use crate::acl::DEFAULT;
+use crate::case::Redirect;
 use crate::layer::own_ids;
 use crate::op::{Allocate, How, New, Set, Whence, stranger};
 use crate::subject::{Answer, Attr, Changes, DirEntry, Entry, Node, Subject};
@@ -30,6 +35,28 @@ pub struct HostDir {
     /// Open objects by inode number, with their references. Never reused while open.
     nodes: RefCell<HashMap<Node, (Rc<OwnedFd>, u64)>>,
     root_node: Node,
+}
+
+/// Read-only layers mounted by kernel overlayfs, attached nowhere and gone on drop.
+pub struct OverlayMount(OwnedFd);
+
+impl OverlayMount {
+    /// `empty` is one more lower layer, because the kernel wants two.
+    pub fn new(layers: &[PathBuf], empty: &Path) -> Result<OverlayMount, Errno> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for layer in layers.iter().map(PathBuf::as_path).chain([empty]) {
+            fsconfig_set_string(&context, "lowerdir+", layer)?;
+        }
+        fsconfig_set_string(&context, "redirect_dir", "follow")?;
+        fsconfig_set_string(&context, "metacopy", "on")?;
+        fsconfig_create(&context)?;
+        let (flags, attributes) = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
+        Ok(OverlayMount(fsmount(&context, flags, attributes)?))
+    }
+
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
 }
 
 impl HostDir {
@@ -60,6 +87,12 @@ impl HostDir {
         let umask = if has_default { 0 } else { new.umask };
         let mode = Mode::from_raw_mode(new.mode & !umask);
         acting_as(new.caller, CapabilitySet::empty(), || act(mode))
+    }
+
+    /// Kernel overlayfs lists whiteouts in directories that are not merged, where none should be.
+    fn is_listed_whiteout(&self, dir: Node, entry: &rustix::fs::DirEntry) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        openat(self.fd(dir), entry.file_name(), flags, Mode::empty()).err() == Some(Errno::NOENT)
     }
 
     fn entry(&self, parent: Node, name: &OsStr) -> Answer<Entry> {
@@ -269,7 +302,7 @@ impl Subject for HostDir {
         for entry in dir {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
+            if name == b"." || name == b".." || self.is_listed_whiteout(node, &entry) {
                 continue;
             }
             if entries.len() == limit {
@@ -322,7 +355,7 @@ impl Subject for HostDir {
         removexattr(self.path(node), name)
     }
 
-    fn reopen(&mut self) -> Result<(), String> {
+    fn reopen(&mut self, _: Option<Redirect>) -> Result<(), String> {
         *self = HostDir::open(self.root.clone()).map_err(|errno| errno.to_string())?;
         Ok(())
     }

@@ -63,6 +63,15 @@ fn the_model_agrees_with_the_kernel() {
 }
 
 #[test]
+fn the_initial_tree_agrees_with_kernel_overlayfs() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount what the kernel writes as root");
+        return;
+    }
+    random_cases(Setup::KernelOverlay, 150);
+}
+
+#[test]
 fn a_union() {
     random_cases(Setup::Union(Redirect::Copy), 300);
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustix::io::Errno;
 
 use crate::acl::{ACCESS, Acl, DEFAULT};
+use crate::case::Redirect;
 use crate::layer::{Data, Leaf, Meta, own_ids};
 use crate::op::{Allocate, Change, How, New, Op, Set, Target, stranger};
 use crate::text::{Text, t};
@@ -193,8 +194,8 @@ pub struct Rules {
     pub dot_files: bool,
     /// No writable layer: every change is EROFS.
     pub read_only: bool,
-    /// Renaming a directory that has a lower part is EXDEV.
-    pub refuse_lower_rename: bool,
+    /// How a directory that has a lower part is renamed; `None` if there is no such thing.
+    pub redirect: Option<Redirect>,
 }
 
 #[derive(Clone, Debug)]
@@ -350,6 +351,7 @@ impl Tree {
             Op::Release(slot) => self.held.contains_key(slot),
             Op::Forget(path) => self.resolve(path).is_some_and(|ino| ino != ROOT),
             Op::ReadRest | Op::Remount => true,
+            Op::RemountTo(_) => self.rules.redirect.is_some(),
         }
     }
 
@@ -398,6 +400,11 @@ impl Tree {
             }
             Op::Remount => {
                 self.held.clear();
+                Ok(Outcome::Done)
+            }
+            Op::RemountTo(redirect) => {
+                self.held.clear();
+                self.rules.redirect = Some(*redirect);
                 Ok(Outcome::Done)
             }
             Op::Seek(..)
@@ -523,9 +530,13 @@ impl Tree {
             (How::Replace, Some(other)) => self.check_replace(ino, other)?,
             _ => {}
         }
-        let immovable = |ino: Ino| self.rules.refuse_lower_rename && self.inodes[ino].has_lower;
-        if immovable(ino) || how == How::Exchange && replaced.is_some_and(immovable) {
-            return Err(Errno::XDEV);
+        let exchanged = replaced.filter(|_| how == How::Exchange);
+        for moved in [Some(ino), exchanged].into_iter().flatten() {
+            match self.rules.redirect {
+                Some(Redirect::Refuse) if self.inodes[moved].has_lower => return Err(Errno::XDEV),
+                Some(Redirect::Copy) if self.inodes[moved].has_lower => self.copied_up(moved),
+                _ => {}
+            }
         }
         self.entries_mut(from_dir).remove(&from_name);
         if let (How::Exchange, Some(other)) = (how, replaced) {
@@ -538,6 +549,14 @@ impl Tree {
         self.touch(from_dir);
         self.touch(to_dir);
         Ok(Outcome::Done)
+    }
+
+    /// Notes that nothing of a directory is in lower layers any more.
+    fn copied_up(&mut self, dir: Ino) {
+        self.inodes[dir].has_lower = false;
+        if let Kind::Dir(entries) = &self.inodes[dir].kind {
+            entries.clone().into_values().for_each(|child| self.copied_up(child));
+        }
     }
 
     /// A directory replaces only an empty directory, anything else only a non-directory.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::case::Redirect;
 use crate::layer::{Data, Leaf, Mode, own_ids};
 use crate::text::Text;
 
@@ -135,6 +136,8 @@ pub enum Op {
     Forget(Text),
     /// Closes and reopens the filesystem.
     Remount,
+    /// The same, with another way to rename directories from then on.
+    RemountTo(Redirect),
 }
 
 impl Op {
@@ -147,7 +150,7 @@ impl Op {
             | CopyRange(..) | SetXattr(..) | RemoveXattr(..) => true,
             Lookup(_) | Read(..) | Seek(..) | Sync(_) | Stat(_) | ReadLink(_) | GetXattr(..)
             | ListXattr(_) | ReadDir(_) | ReadSome(..) | ReadRest | Hold(..) | Release(_)
-            | Forget(_) | Remount => false,
+            | Forget(_) | Remount | RemountTo(_) => false,
         }
     }
 }

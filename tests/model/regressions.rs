@@ -78,6 +78,15 @@ fn moving_a_directory_does_not_reveal_what_a_dot_whiteout_in_it_hides() {
 }
 
 #[test]
+fn a_lower_directory_called_like_a_mark_is_copied_up_beside_that_mark() {
+    let upper = layer(vec![Whiteout(t("f"), DotWh)]);
+    check_all(
+        &[upper, layer(vec![file(".wh.f/g"), file("f")])],
+        &[Create(t(".wh.f/h"), new(0o644))],
+    );
+}
+
+#[test]
 fn device_whiteouts_are_understood_where_dot_files_are_written() {
     let upper = layer(vec![Whiteout(t("a/b/c"), Device), Whiteout(t("d/e"), Device)]);
     let lower = layer(vec![file("a/b/c"), file("a/b/d"), file("d/e")]);

@@ -178,6 +178,7 @@ fn simpler_ops(op: &Op) -> Vec<Op> {
         ],
         Op::Rename(from, to, _) => vec![Op::Rename(from, to, crate::op::How::Replace)],
         Op::Hold(path, _) => vec![Op::Lookup(path)],
+        Op::RemountTo(_) => vec![Op::Remount],
         Op::ReadSome(path, count) => vec![Op::ReadSome(path, count / 2)],
         _ => vec![],
     }
@@ -247,7 +248,7 @@ fn paths_of(op: &mut Op) -> Vec<&mut Text> {
         | GetXattr(target, _)
         | ListXattr(target)
         | RemoveXattr(target, _) => path_of(target).into_iter().collect(),
-        ReadRest | Release(_) | Remount => vec![],
+        ReadRest | Release(_) | Remount | RemountTo(_) => vec![],
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
+use crate::case::Redirect;
 use crate::op::{Allocate, How, New, Set, Whence};
 
 pub type Node = u64;
@@ -103,6 +104,7 @@ pub trait Subject {
     fn list_xattr(&self, node: Node) -> Answer<Vec<Vec<u8>>>;
     fn set_xattr(&self, node: Node, name: &OsStr, value: &[u8], set: Set) -> Answer<()>;
     fn remove_xattr(&self, node: Node, name: &OsStr) -> Answer<()>;
-    /// Closes and reopens the filesystem: all nodes but the root are gone.
-    fn reopen(&mut self) -> Result<(), String>;
+    /// Closes and reopens the filesystem, perhaps to rename directories in another way: all nodes but
+    /// the root are gone.
+    fn reopen(&mut self, redirect: Option<Redirect>) -> Result<(), String>;
 }

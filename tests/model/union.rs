@@ -27,15 +27,7 @@ pub struct Union {
 impl Union {
     pub fn open(setup: Setup, layers: &[PathBuf], work: &Path) -> Result<Union, String> {
         let upper = UpperDirs { upper: layers[0].clone(), work: work.to_path_buf() };
-        let redirect = match setup {
-            Setup::Union(Redirect::Mark) | Setup::UpperInMemory(Redirect::Mark) => {
-                RedirectPolicy::Redirect
-            }
-            Setup::Union(Redirect::Refuse) | Setup::UpperInMemory(Redirect::Refuse) => {
-                RedirectPolicy::Refuse
-            }
-            _ => RedirectPolicy::Copy,
-        };
+        let redirect = setup.rules().redirect.map_or(RedirectPolicy::default(), policy);
         let config = if setup == Setup::ReadOnly {
             Config { lower: layers.to_vec(), ..Config::default() }
         } else {
@@ -54,12 +46,20 @@ impl Union {
             }
         };
         let mut union = Union { config, overlay: None };
-        union.reopen()?;
+        union.reopen(None)?;
         Ok(union)
     }
 
     fn overlay(&self) -> &Overlay {
         self.overlay.as_ref().unwrap()
+    }
+}
+
+fn policy(redirect: Redirect) -> RedirectPolicy {
+    match redirect {
+        Redirect::Copy => RedirectPolicy::Copy,
+        Redirect::Mark => RedirectPolicy::Redirect,
+        Redirect::Refuse => RedirectPolicy::Refuse,
     }
 }
 
@@ -261,7 +261,8 @@ impl Subject for Union {
         self.overlay().remove_xattr(NodeId(node), name)
     }
 
-    fn reopen(&mut self) -> Result<(), String> {
+    fn reopen(&mut self, redirect: Option<Redirect>) -> Result<(), String> {
+        self.config.redirect = redirect.map_or(self.config.redirect, policy);
         self.overlay = None;
         self.overlay = Some(Overlay::open(&self.config).map_err(|error| error.to_string())?);
         Ok(())

@@ -21,7 +21,7 @@ impl Generator<'_> {
         let more = if setup.has_marks() { self.rng.below(8) } else { 0 };
         let count = setup.fewest_layers() + more;
         let mut known = Known::default();
-        let is_upper = |at| at + 1 == count && setup != Setup::ReadOnly;
+        let is_upper = |at| at + 1 == count && setup.rules().redirect.is_some();
         let mut layers: Vec<Layer> =
             (0..count).map(|at| self.layer(&mut known, is_upper(at))).collect();
         layers.reverse();
@@ -36,7 +36,8 @@ impl Generator<'_> {
         }
         let mode = if self.profile.privileged { self.dir_mode() } else { 0o755 };
         let layer = layer(items).root(self.meta(mode, &Kind::Dir(Default::default())));
-        let opaque_root = self.profile.setup.has_marks() && self.rng.one_in(40);
+        let root_may_be = self.profile.setup.has_marks() && !self.kernel_forms();
+        let opaque_root = root_may_be && self.rng.one_in(40);
         if opaque_root { layer.marks(self.opaque_marks()) } else { layer }
     }
 
@@ -110,7 +111,15 @@ impl Generator<'_> {
         (mode, leaf)
     }
 
+    /// Whether only marks that the kernel writes as root are wanted.
+    fn kernel_forms(&self) -> bool {
+        self.profile.setup == Setup::KernelOverlay
+    }
+
     fn prefix(&mut self) -> Prefix {
+        if self.kernel_forms() {
+            return Prefix::Trusted;
+        }
         if self.profile.privileged && self.rng.one_in(2) { Prefix::Trusted } else { Prefix::User }
     }
 
@@ -119,7 +128,7 @@ impl Generator<'_> {
         match self.rng.below(4) {
             0 => Whiteout::Device,
             1 => Whiteout::SharedDevice,
-            2 => Whiteout::DotWh,
+            2 if !self.kernel_forms() => Whiteout::DotWh,
             _ if is_upper => Whiteout::Device,
             _ => Whiteout::Xattr(self.prefix()),
         }
@@ -127,6 +136,7 @@ impl Generator<'_> {
 
     fn opaque_marks(&mut self) -> Vec<Mark> {
         match self.rng.below(4) {
+            _ if self.kernel_forms() => vec![Mark::Opaque(Prefix::Trusted)],
             0 => vec![Mark::Opaque(self.prefix())],
             1 if self.profile.privileged => {
                 vec![Mark::Opaque(Prefix::Trusted), Mark::Opaque(Prefix::User)]

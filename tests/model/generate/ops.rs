@@ -3,6 +3,7 @@
 use super::rand::Pick;
 use super::*;
 use crate::acl::{ACCESS, DEFAULT};
+use crate::case::Redirect;
 use crate::initial::initial_tree;
 use crate::layer::Mode;
 use crate::model::{CAPABILITY, Inode, Kind, Tree};
@@ -16,7 +17,9 @@ impl Generator<'_> {
     pub(super) fn ops(&mut self, specs: &[LayerSpec]) -> Vec<Op> {
         let mut model = initial_tree(specs);
         model.rules = self.profile.setup.rules();
-        let count = 1 + self.rng.below(60);
+        // The kernel's overlay is there to be looked at.
+        let looks_only = self.profile.setup == Setup::KernelOverlay;
+        let count = if looks_only { 0 } else { 1 + self.rng.below(60) };
         let mut ops = Vec::new();
         while ops.len() < count {
             let op = self.op(&model);
@@ -203,6 +206,9 @@ impl Generator<'_> {
             0 => Op::Hold(self.existing(model, |_| true), slot),
             1 => Op::Release(slot),
             2 => Op::Forget(self.existing(model, |_| true)),
+            3 if model.rules.redirect.is_some() && self.rng.one_in(2) => {
+                Op::RemountTo(self.rng.pick(&[Redirect::Copy, Redirect::Mark, Redirect::Refuse]))
+            }
             3 => Op::Remount,
             _ => Op::Sync(self.target(model, |_| true)),
         }
