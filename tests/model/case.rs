@@ -15,6 +15,7 @@ use crate::model::Rules;
 use crate::op::Op;
 use crate::snapshot::Snapshot;
 use crate::subject::Subject;
+use crate::text::Text;
 use crate::union::Union;
 
 /// What the case runs on.
@@ -73,6 +74,18 @@ impl Setup {
             Setup::Host | Setup::KernelOverlay | Setup::ReadOnly => None,
         };
         Rules { dot_files: self == Setup::DotFiles, read_only: self == Setup::ReadOnly, redirect }
+    }
+
+    /// Whether objects can be called `name` in every layer.
+    pub fn can_have(self, name: &Text) -> bool {
+        let like_a_mark = name.0.starts_with(b".wh.");
+        match self {
+            // There is no `.wh.` file for the longest names, nor for names that are one themselves.
+            Setup::DotFiles => name.0.len() <= 251 && !like_a_mark,
+            // A file that is called like a mark has an attribute that only plyfs hides.
+            Setup::Host => !like_a_mark,
+            _ => true,
+        }
     }
 
     /// Whether access lists are kept: they cannot be where permissions are stored in an attribute.

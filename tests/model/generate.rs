@@ -53,9 +53,7 @@ pub fn case(profile: Profile, rng: &mut TestRng) -> Case {
     let mut generator = Generator { rng, profile, names };
     for _ in 0..odd {
         let name = t(generator.rng.pick(&ODD_NAMES));
-        // There is no `.wh.` file for the longest names, nor for names that are one themselves.
-        let has_dot_file = name.0.len() <= 251 && !name.0.starts_with(b".wh.");
-        if profile.setup != Setup::DotFiles || has_dot_file {
+        if profile.setup.can_have(&name) {
             generator.names.push(name);
         }
     }

@@ -206,6 +206,7 @@ pub struct DirSpec {
 pub enum EntrySpec {
     Dir(DirSpec),
     /// Index into [`LayerSpec::leaves`]; the same index twice is a hard link.
+    /// A file of which a name begins with `.wh.` is marked as meant literally, as plyfs does.
     Leaf(usize),
     Whiteout(Whiteout),
 }
@@ -329,13 +330,13 @@ impl LayerSpec {
             }
             Item::Leaf(path, meta, leaf) => {
                 let index = self.leaves.len();
-                if self.name_leaf(path, index, leaf) {
+                if self.name_leaf(path, index) {
                     self.leaves.push((meta.clone(), leaf.clone()));
                 }
             }
             Item::HardLink(path, to) => {
                 if let Some(index) = self.leaf_at(to) {
-                    let leaf = self.leaves[index].1.clone();
+                    let leaf = &self.leaves[index].1;
                     // What a metacopy means depends on its path. On a copied-up special file, an
                     // ordinary user cannot note what it is linked to.
                     let linkable = match leaf {
@@ -344,7 +345,7 @@ impl LayerSpec {
                         _ => own_ids().0 == 0,
                     };
                     if linkable {
-                        self.name_leaf(path, index, &leaf);
+                        self.name_leaf(path, index);
                     }
                 }
             }
@@ -352,12 +353,9 @@ impl LayerSpec {
         }
     }
 
-    /// Gives a leaf a name; false if that is impossible or would make a mark of it.
-    fn name_leaf(&mut self, path: &Text, index: usize, leaf: &Leaf) -> bool {
+    /// Gives a leaf a name; false if that is impossible.
+    fn name_leaf(&mut self, path: &Text, index: usize) -> bool {
         let Some((dir, name)) = self.root.place_for(path) else { return false };
-        if matches!(leaf, Leaf::File(_) | Leaf::Metacopy(..)) && name.0.starts_with(b".wh.") {
-            return false;
-        }
         dir.entries.insert(name, EntrySpec::Leaf(index));
         true
     }

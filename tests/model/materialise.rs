@@ -12,8 +12,9 @@ use rustix::fs::{
 use rustix::io::{Result, pwrite};
 
 use crate::layer::{
-    DirSpec, EntrySpec, LayerSpec, Leaf, Mark, Meta, OPAQUE_FILE, Whiteout, dot_wh,
+    DirSpec, EntrySpec, LayerSpec, Leaf, Mark, Meta, OPAQUE_FILE, Prefix, Whiteout, dot_wh, own_ids,
 };
+use crate::text::Text;
 
 /// Creates the layer in the existing empty directory `root`.
 pub fn materialise(spec: &LayerSpec, root: &Path) -> Result<()> {
@@ -37,7 +38,10 @@ impl Materialiser<'_> {
                     mkdirat(CWD, &child, Mode::RWXU)?;
                     self.dir(spec, &child)?;
                 }
-                EntrySpec::Leaf(leaf) => self.leaf(*leaf, child)?,
+                EntrySpec::Leaf(leaf) => {
+                    self.leaf(*leaf, &child)?;
+                    self.mark_literal(*leaf, name, &child)?;
+                }
                 EntrySpec::Whiteout(form) => self.whiteout(*form, child)?,
             }
         }
@@ -53,36 +57,46 @@ impl Materialiser<'_> {
         set_meta(path, &dir.meta, false)
     }
 
-    fn leaf(&mut self, leaf: usize, path: PathBuf) -> Result<()> {
+    fn leaf(&mut self, leaf: usize, path: &Path) -> Result<()> {
         if let Some(first) = self.first_names.get(&leaf) {
-            return linkat(CWD, first, CWD, &path, AtFlags::empty());
+            return linkat(CWD, first, CWD, path, AtFlags::empty());
         }
         let (meta, kind) = &self.spec.leaves[leaf];
         match kind {
             Leaf::File(data) => {
-                let file = empty_file(&path)?;
+                let file = empty_file(path)?;
                 ftruncate(&file, data.len as u64)?;
                 let bytes = data.bytes();
                 pwrite(&file, &bytes[data.hole()..], data.hole() as u64)?;
             }
             Leaf::Metacopy(prefix, redirect, len) => {
-                ftruncate(empty_file(&path)?, *len as u64)?;
-                set_xattr(&path, OsStr::new(&prefix.overlay("metacopy")), b"")?;
+                ftruncate(empty_file(path)?, *len as u64)?;
+                set_xattr(path, OsStr::new(&prefix.overlay("metacopy")), b"")?;
                 if let Some(to) = redirect {
-                    set_xattr(&path, OsStr::new(&prefix.overlay("redirect")), &to.0)?;
+                    set_xattr(path, OsStr::new(&prefix.overlay("redirect")), &to.0)?;
                 }
             }
-            Leaf::Symlink(target) => symlinkat(target.as_os(), CWD, &path)?,
-            Leaf::Fifo => make_node(&path, FileType::Fifo, (0, 0))?,
-            Leaf::Socket => make_node(&path, FileType::Socket, (0, 0))?,
+            Leaf::Symlink(target) => symlinkat(target.as_os(), CWD, path)?,
+            Leaf::Fifo => make_node(path, FileType::Fifo, (0, 0))?,
+            Leaf::Socket => make_node(path, FileType::Socket, (0, 0))?,
             Leaf::Char(major, minor) => {
-                make_node(&path, FileType::CharacterDevice, (*major, *minor))?;
+                make_node(path, FileType::CharacterDevice, (*major, *minor))?;
             }
-            Leaf::Block(major, minor) => make_node(&path, FileType::BlockDevice, (*major, *minor))?,
+            Leaf::Block(major, minor) => make_node(path, FileType::BlockDevice, (*major, *minor))?,
         }
-        set_meta(&path, meta, matches!(kind, Leaf::Symlink(_)))?;
-        self.first_names.insert(leaf, path);
+        set_meta(path, meta, matches!(kind, Leaf::Symlink(_)))?;
+        self.first_names.insert(leaf, path.to_path_buf());
         Ok(())
+    }
+
+    /// A regular file that looks like a mark says that it is none.
+    fn mark_literal(&self, leaf: usize, name: &Text, path: &Path) -> Result<()> {
+        let is_file = matches!(self.spec.leaves[leaf].1, Leaf::File(_) | Leaf::Metacopy(..));
+        if !is_file || !name.0.starts_with(b".wh.") {
+            return Ok(());
+        }
+        let prefix = if own_ids().0 == 0 { Prefix::Trusted } else { Prefix::User };
+        set_xattr(path, OsStr::new(&prefix.overlay("plyfs.literal")), b"y")
     }
 
     fn whiteout(&mut self, form: Whiteout, path: PathBuf) -> Result<()> {

@@ -99,6 +99,12 @@ fn a_directory_with_an_opaque_file_can_be_replaced() {
     check_all(&[upper, layer(vec![])], &[moved("new", "old")]);
 }
 
+#[test]
+fn a_link_called_like_a_mark_is_copied_up_as_what_it_is() {
+    let lower = layer(vec![file("d/f"), HardLink(t("d/.wh.g"), t("d/f")), file("d/g")]);
+    check_all(&[layer(vec![]), lower], &[moved("d", "e")]);
+}
+
 // Redirects.
 
 #[test]
