@@ -57,6 +57,9 @@ fn mount<F: Filesystem>(
     if let Err(error) = process::raise_descriptor_limit() {
         log::warn!("the limit of open descriptors stays as it is: {error}");
     }
+    if let Err(error) = process::lift_file_size_limit() {
+        log::warn!("the limit of file sizes stays as it is: {error}");
+    }
     if request.foreground {
         serve(request, &mountpoint, open, &mut Launch::foreground())
     } else {

@@ -13,6 +13,7 @@ use super::directory::Directory;
 use super::inode_number::InodeNumbers;
 use super::node::{Node, NodeId, Place};
 use super::node_table::NodeTable;
+use super::pins::Pins;
 use super::{Caller, Ids, Overlay};
 use crate::layer::lower::{DirLayer, Layer};
 use crate::layer::stat_override::StatOverride;
@@ -128,6 +129,7 @@ impl Overlay {
                 gid: rustix::process::getegid().as_raw(),
             },
             rename_lock: RwLock::new(()),
+            pins: Pins::default(),
         })
     }
 }
