@@ -74,7 +74,7 @@ pub(super) fn absent() -> FileAttr {
     })
 }
 
-/// What is sent for `.` and `..`, whose attributes the kernel does not look at.
+/// What is sent for an entry without attributes.
 pub(super) fn dot(entry: &DirEntry<'_>) -> FileAttr {
     FileAttr { ino: INodeNo(entry.ino), kind: kind(entry.kind), ..absent() }
 }

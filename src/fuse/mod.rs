@@ -375,10 +375,9 @@ impl Filesystem for Adapter {
                 Some(full) => self.shown(full),
                 None => (Duration::ZERO, convert::dot(&entry)),
             };
-            let (name, number) = (entry.name, INodeNo(entry.ino));
-            // For `.` and `..` the kernel takes the number and looks at nothing else.
-            let number = if full.is_some() { shown.ino } else { number };
-            flow(reply.add(number, entry.cookie, name, &ttl, &shown, GENERATION))
+            // Node 0 tells the kernel to take name and number and to look at nothing else.
+            let node = if full.is_some() { shown.ino } else { INodeNo(0) };
+            flow(reply.add(node, entry.cookie, entry.name, &ttl, &shown, GENERATION))
         });
         match read {
             Ok(()) => reply.ok(),

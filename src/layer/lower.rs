@@ -31,12 +31,23 @@ pub struct DirLayer {
     pub root: Arc<OwnedFd>,
     /// Whether `root` is a private view without the mounts that lie below it.
     pub private: bool,
+    /// Where the mountpoint lies in this layer, if it does and `root` is not private.
+    pub covered: Option<Covered>,
     /// Its filesystem, and that filesystem's UUID where it tells one.
     pub filesystem: (u64, Option<[u8; 16]>),
     /// How its attributes are overridden, if they are.
     pub overriding: Option<StatOverride>,
     /// The path that the user gave, for messages.
     pub path: PathBuf,
+}
+
+/// The directory of a layer that the mount covers. Reached by its names it would be the mount itself, which
+/// cannot answer while it asks itself.
+pub struct Covered {
+    /// The names that lead there from the layer's root.
+    pub names: Vec<Name>,
+    /// The directory, opened before anything was mounted on it.
+    pub dir: Arc<OwnedFd>,
 }
 
 /// A directory in a lower layer.
@@ -134,6 +145,16 @@ impl Lowers {
         let Layer::Dir(layer) = self.layer(dir.layer);
         if dir.parent.is_none() {
             return Ok(layer.root.clone());
+        }
+        if let Some(covered) = &layer.covered
+            && let names = dir.names()
+            && let Some(below) = names.strip_prefix(covered.names.as_slice())
+        {
+            if below.is_empty() {
+                return Ok(covered.dir.clone());
+            }
+            let below = below.iter().map(|name| &**name);
+            return open::descend(covered.dir.as_fd(), below, false).map(Arc::new);
         }
         if let Some(cached) = self.descriptors.get(Key::LowerDir(dir.serial)) {
             return Ok(cached.fd);

@@ -1,8 +1,8 @@
 //! The writable layer: the only type through which anything is changed on disk.
 //!
-//! Each method is one step that a reader of the layer sees either not at all or completely. Where a step
-//! needs several system calls, they are ordered so that a crash in between hides rather than reveals
-//! what lies in lower layers.
+//! Where the filesystem has whiteout devices, RENAME_EXCHANGE and RENAME_WHITEOUT, each method is one step
+//! that a reader of the layer sees either not at all or completely. Otherwise it takes several system
+//! calls, ordered so that a crash in between hides rather than reveals what lies in lower layers.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -204,12 +204,14 @@ impl Upper {
         if dot_file {
             self.clear_hidden(to.dir, to.name)?;
             to.whiteout = None;
+            to.hidden = true;
         }
         match self.form {
             Form::CharDevice => self.rename_with_devices(from, to, kind),
             Form::DotFile => self.rename_with_dot_files(from, to, kind),
         }?;
-        if dot_file { self.remove_dot_file(to.dir, to.name) } else { Ok(()) }
+        let shown = self.form == Form::DotFile && !kind.is_dir();
+        if dot_file && !shown { self.remove_dot_file(to.dir, to.name) } else { Ok(()) }
     }
 
     fn rename_with_devices(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
@@ -233,7 +235,10 @@ impl Upper {
         let whiteout = self.work.stage_whiteout()?;
         if to.occupied {
             let replaced = whiteout.exchange(to.dir, to.name)?;
-            self.exchange(from, to)?;
+            if let Err(error) = self.exchange(from, to) {
+                drop(replaced.exchange(to.dir, to.name)?);
+                return Err(error);
+            }
             drop(replaced);
         } else {
             whiteout.publish_new(to.dir, to.name)?;
@@ -243,14 +248,28 @@ impl Upper {
     }
 
     fn rename_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
+        if !kind.is_dir() {
+            return self.move_file_with_dot_files(from, to);
+        }
         if from.covers {
             self.make_dot_file(from.dir, from.name)?;
         }
-        if to.whiteout.is_some() && kind.is_dir() {
+        if to.whiteout.is_some() {
             // A device of a former mount, which a directory cannot replace.
             self.clear_hidden(to.dir, to.name)?;
         }
         rustix::fs::renameat(from.dir, from.name, to.dir, to.name)
+    }
+
+    /// Moves a non-directory by way of a state in which it has both names, so that it is never hidden.
+    fn move_file_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
+        let dir = from.dir.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+        let source = Object::Child(Arc::new(dir), from.name.into());
+        self.work.stage_link(&source)?.publish_over(to.dir, to.name)?;
+        if to.hidden {
+            self.remove_dot_file(to.dir, to.name)?;
+        }
+        self.delete_file(from.dir, from.name, from.covers)
     }
 
     /// Exchanges two names of this layer.
@@ -326,6 +345,8 @@ pub struct Spot<'a> {
     pub whiteout: Option<Form>,
     /// Whether the upper layer has an object of that name now.
     pub occupied: bool,
+    /// Whether a `.wh.` file hides whatever is under the name, until it is removed.
+    pub hidden: bool,
 }
 
 fn make_empty(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {

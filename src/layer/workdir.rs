@@ -46,14 +46,14 @@ impl Workdir {
         let own = make_dir(root.as_fd(), OWN)?;
         let stage = make_dir(own.as_fd(), STAGE)?;
         clear(stage.as_fd())?;
-        // Only a real whiteout may be what whiteouts are linked to.
-        match crate::sys::stat::stat_at(own.as_fd(), OsStr::new(WHITEOUT)) {
-            Ok(stat) if whiteout::is_char_whiteout(&stat) => {}
-            Ok(_) => remove(own.as_fd(), OsStr::new(WHITEOUT))?,
-            Err(Errno::NOENT) => {}
+        let stage = Arc::new(stage);
+        strip_acls(&Object::Own(stage.clone()))?;
+        // What whiteouts are linked to is made anew (`can_make_whiteouts`): only a real one may be.
+        match remove(own.as_fd(), OsStr::new(WHITEOUT)) {
+            Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { own: Arc::new(own), stage: Arc::new(stage), next: AtomicU64::new(0) })
+        Ok(Self { own: Arc::new(own), stage, next: AtomicU64::new(0) })
     }
 
     /// `workdir/plyfs`.
@@ -131,9 +131,13 @@ impl Workdir {
     /// Makes `name` in `dir` a whiteout: a link to the one that all share, so that a deletion costs no
     /// inode; a new one is made when that has as many links as its filesystem allows.
     pub fn link_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let mut renewed = false;
         loop {
             match rustix::fs::linkat(&self.own, WHITEOUT, dir, name, AtFlags::empty()) {
-                Err(Errno::NOENT | Errno::MLINK) => self.renew_whiteout()?,
+                Err(Errno::NOENT | Errno::MLINK) if !renewed => {
+                    self.renew_whiteout()?;
+                    renewed = true;
+                }
                 // Some filesystems (and some security modules) allow no links to devices.
                 Err(Errno::PERM | Errno::OPNOTSUPP) => {
                     return make_node(dir, name, FileKind::CharDevice, 0, 0);
@@ -171,7 +175,14 @@ impl Workdir {
             })?;
             listed
         };
-        Ok(listed && probe.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat)))
+        let possible =
+            listed && probe.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat));
+        if possible {
+            // It stays as the one that whiteouts are linked to: a deletion then needs no inode, which a
+            // full filesystem could not give.
+            probe.publish_over(self.own.as_fd(), OsStr::new(WHITEOUT))?;
+        }
+        Ok(possible)
     }
 
     /// Whether two names can be exchanged here (RENAME_EXCHANGE).
@@ -191,7 +202,8 @@ impl Workdir {
         let flags = RenameFlags::WHITEOUT;
         let renamed =
             rustix::fs::renameat_with(&self.stage, &**name, &self.stage, &**target, flags).is_ok();
-        Ok(renamed && from.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat)))
+        let left = Object::Child(self.stage.clone(), name.clone());
+        Ok(renamed && left.stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat)))
     }
 }
 
@@ -311,6 +323,17 @@ fn make_dir(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
         Err(error) => return Err(error),
     }
     open::child(parent, OsStr::new(name), OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Takes the ACLs from the stage, which a default ACL of the workdir would give to all that is made in it.
+fn strip_acls(stage: &Object) -> Result<()> {
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match stage.remove_xattr(OsStr::new(name)) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Removes everything in `dir`.

@@ -46,16 +46,19 @@ const END_SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
 /// # Errors
 /// One line about what is in the way; nothing is left mounted.
 pub fn run(request: &MountRequest) -> Result<(), MountError> {
-    mount(request, || union::open(&request.options))
+    mount(request, |mountpoint| union::open(&request.options, mountpoint))
 }
 
 fn mount<F: Filesystem>(
     request: &MountRequest,
-    open: impl FnOnce() -> Result<F, MountError>,
+    open: impl FnOnce(&Path) -> Result<F, MountError>,
 ) -> Result<(), MountError> {
     let mountpoint = resolve(&request.mountpoint)?;
     if let Err(error) = process::raise_descriptor_limit() {
         log::warn!("the limit of open descriptors stays as it is: {error}");
+    }
+    if let Err(error) = process::lift_file_size_limit() {
+        log::warn!("the limit of file sizes stays as it is: {error}");
     }
     if request.foreground {
         serve(request, &mountpoint, open, &mut Launch::foreground())
@@ -68,12 +71,12 @@ fn mount<F: Filesystem>(
 fn serve<F: Filesystem>(
     request: &MountRequest,
     mountpoint: &Path,
-    open: impl FnOnce() -> Result<F, MountError>,
+    open: impl FnOnce(&Path) -> Result<F, MountError>,
     launch: &mut Launch,
 ) -> Result<(), MountError> {
     // The kernel or the overlay applies the umask of each caller; ours must not.
     umask(Mode::empty());
-    let filesystem = open()?;
+    let filesystem = open(mountpoint)?;
     let signals =
         Signals::block(&end_signals(request.foreground)).map_err(MountError::system("signalfd"))?;
     let options = &request.options;

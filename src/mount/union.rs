@@ -1,5 +1,7 @@
 //! From the options of a mount to the union that it serves.
 
+use std::path::Path;
+
 use super::MountError;
 use super::options::{Io, Options, RedirectDir, XattrPermissions};
 use crate::fuse::{Adapter, Policy};
@@ -16,13 +18,13 @@ const MAX_WRITE: u32 = 1024 * 1024;
 ///
 /// # Errors
 /// One line that names the option and layer and says what to do.
-pub(super) fn open(options: &Options) -> Result<Adapter, MountError> {
-    let overlay =
-        Overlay::open(&config(options)).map_err(|error| MountError::Layers(error.to_string()))?;
+pub(super) fn open(options: &Options, mountpoint: &Path) -> Result<Adapter, MountError> {
+    let config = config(options, mountpoint);
+    let overlay = Overlay::open(&config).map_err(|error| MountError::Layers(error.to_string()))?;
     Ok(Adapter::new(overlay, policy(options)))
 }
 
-fn config(options: &Options) -> Config {
+fn config(options: &Options, mountpoint: &Path) -> Config {
     Config {
         lower: options.lower.clone(),
         data_only: options.data_only.clone(),
@@ -30,6 +32,7 @@ fn config(options: &Options) -> Config {
             .upper
             .as_ref()
             .map(|dirs| UpperDirs { upper: dirs.upper.clone(), work: dirs.work.clone() }),
+        mountpoint: Some(mountpoint.to_owned()),
         volatile: options.volatile,
         redirect: match options.redirect_dir {
             RedirectDir::Copy => RedirectPolicy::Copy,

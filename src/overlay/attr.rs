@@ -142,17 +142,17 @@ impl Overlay {
 
     pub(super) fn node_attr(&self, node: &Node) -> Result<Attr> {
         let stat = self.stat(&self.locate(node)?)?;
-        self.shown(node, stat)
+        Ok(self.shown(node, stat))
     }
 
     /// `stat`, which is that of the backing object of `node`, as the mount shows it.
-    pub(super) fn shown(&self, node: &Node, stat: Stat) -> Result<Attr> {
-        Ok(Attr {
+    pub(super) fn shown(&self, node: &Node, stat: Stat) -> Attr {
+        Attr {
             ino: node.ino,
             size: stat.size,
             blocks: stat.blocks,
             mode: stat.mode,
-            nlink: self.link_count(node, &stat)?,
+            nlink: self.link_count(node, &stat),
             uid: self.ids.shown_uid(stat.uid),
             gid: self.ids.shown_gid(stat.gid),
             rdev: stat.rdev,
@@ -160,16 +160,16 @@ impl Overlay {
             atime: stat.atime,
             mtime: stat.mtime,
             ctime: stat.ctime,
-        })
+        }
     }
 
-    fn link_count(&self, node: &Node, stat: &Stat) -> Result<u32> {
+    fn link_count(&self, node: &Node, stat: &Stat) -> u32 {
         let Some(dir) = &node.dir else {
             let bias = node.state.lock().link_bias;
-            return Ok(stat.nlink.saturating_add_signed(bias));
+            return stat.nlink.saturating_add_signed(bias);
         };
         if !node.is_root() && node.state.lock().names.is_empty() {
-            return Ok(0);
+            return 0;
         }
         let upper = node.is_upper();
         let (candidates, read) = {
@@ -179,10 +179,11 @@ impl Overlay {
         // An upper directory may turn out to be opaque; the answer must not change when it is read.
         let merged = match (upper, candidates) {
             (_, 0) | (false, 1) => false,
-            (true, _) if !read => !self.contents(node)?.stack.is_empty(),
+            // (A directory that this process may not read says what a merged one says.)
+            (true, _) if !read => !self.contents(node).is_ok_and(|found| found.stack.is_empty()),
             _ => true,
         };
-        Ok(if merged { 1 } else { stat.nlink })
+        if merged { 1 } else { stat.nlink }
     }
 
     /// The target of a symbolic link.

@@ -21,70 +21,86 @@ use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
 impl Overlay {
-    /// Makes sure that `node` is in the upper layer, all its parents first. Of a regular file, data
-    /// beyond the first `keep` bytes need not be kept.
+    /// Makes sure that `node` is in the upper layer under all names that are known, all its parents first.
+    /// Of a regular file, data beyond the first `keep` bytes need not be kept.
     pub(super) fn copy_up(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
         let upper = self.writable()?;
-        if node.state.lock().complete {
+        if node.state.lock().is_settled() {
             return Ok(());
         }
-        let mut missing = Vec::new();
-        let mut at = node.clone();
-        while !at.is_upper() {
-            let parent = at.parent();
-            missing.push(at);
-            match parent {
-                Some(parent) => at = parent,
-                None => break,
-            }
-        }
-        while let Some(next) = missing.pop() {
+        while let Some(next) = highest_lower(node) {
             self.copy_up_one(upper, &next, keep)?;
         }
-        if node.kind == FileKind::Regular { self.complete_data(upper, node, keep) } else { Ok(()) }
-    }
-
-    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, keep: u64) -> Result<()> {
-        let _only_one = node.copy_up.lock();
-        loop {
-            let (place, name) = {
-                let state = node.state.lock();
-                let Place::Lower(place) = &state.place else { return Ok(()) };
-                (place.clone(), state.names.first().cloned())
-            };
-            let staged = self.stage_copy(upper, node, &place, keep)?;
-            fault::point("copy-up.staged");
-            let Some(name) = name else { return self.adopt_orphan(upper, node, &place, &staged) };
-            if self.publish_copy(upper, node, &place, staged, &name)? {
-                return Ok(());
-            }
-            // The name went away meanwhile; take another, or none.
-        }
-    }
-
-    /// Makes sure that this very name of a non-directory is in the upper layer, also when its inode is
-    /// there already under another.
-    pub(super) fn copy_up_name(
-        &self,
-        parent: &Arc<Node>,
-        name: &OsStr,
-        node: &Arc<Node>,
-    ) -> Result<()> {
-        self.copy_up(node, u64::MAX)?;
-        self.copy_up(parent, 0)?;
-        let mut contents = self.contents_mut(parent)?;
-        let Some(entry) = contents.names.get_mut(name) else { return Ok(()) };
-        if !entry.visible || entry.layer.is_upper() {
+        if node.kind.is_dir() {
             return Ok(());
         }
+        if node.kind == FileKind::Regular {
+            self.complete_data(upper, node, keep)?;
+        }
+        self.link_lower_names(upper, node)
+    }
+
+    /// Copies `node` up, whose parents are in the upper layer. Does nothing when it has got a name meanwhile
+    /// whose parent is not.
+    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, keep: u64) -> Result<()> {
+        let _only_one = node.copy_up.lock();
+        let (place, name) = {
+            let state = node.state.lock();
+            let Place::Lower(place) = &state.place else { return Ok(()) };
+            (place.clone(), state.names.first().cloned())
+        };
+        if name.as_ref().is_some_and(|name| !name.parent.is_upper()) {
+            return Ok(());
+        }
+        let staged = self.stage_copy(upper, node, &place, keep)?;
+        fault::point("copy-up.staged");
+        match name {
+            None => self.adopt_orphan(upper, node, &place, &staged),
+            Some(name) => self.publish_copy(upper, node, &place, staged, &name),
+        }
+    }
+
+    /// Gives the upper inode those of its known names that only lower layers have, so that whoever reads
+    /// the upper layer alone sees the change under each of them.
+    fn link_lower_names(&self, upper: &Upper, node: &Arc<Node>) -> Result<()> {
+        let names: Vec<NameRef> = {
+            let state = node.state.lock();
+            state.names.iter().filter(|name| !name.in_upper).cloned().collect()
+        };
+        for name in names {
+            self.copy_up(&name.parent, 0)?;
+            let mut contents = self.contents_mut(&name.parent)?;
+            let known = contents.names.visible(&name.name);
+            let Some(entry) = known.filter(|_| node.has_name(&name.parent, &name.name)) else {
+                continue;
+            };
+            if !entry.layer.is_upper() {
+                self.link_lower_name(upper, node, &mut contents, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn link_lower_name(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        contents: &mut Contents,
+        name: &NameRef,
+    ) -> Result<()> {
         let object = self.upper_object(node)?;
-        let dir = self.upper_dir(parent)?;
-        unnoticed(&Object::Own(dir.clone()), || link(&object, dir.as_fd(), name))?;
-        entry.layer = LayerIndex::UPPER;
-        entry.ino = object.stat()?.ino;
-        let name = entry.name.clone();
-        node.add_name(NameRef { parent: parent.clone(), name, in_upper: true });
-        self.mark_impure(self.writable()?, &mut contents, &dir)?;
+        let dir = self.upper_dir(&name.parent)?;
+        self.unnoticed(&Object::Own(dir.clone()), || {
+            self.mark_impure(upper, contents, &dir)?;
+            self.free_mark_name(upper, contents, &dir, &name.name)?;
+            upper.prepare_name(&object, node.kind, &name.name)?;
+            link(&object, dir.as_fd(), &name.name)
+        })?;
+        if let Some(entry) = contents.names.get_mut(&name.name) {
+            entry.layer = LayerIndex::UPPER;
+            entry.ino = object.stat()?.ino;
+        }
+        node.add_name(NameRef { in_upper: true, ..name.clone() });
         // The upper inode now counts a name that the union has counted all the time.
         self.count_lower_name(node)
     }
@@ -180,7 +196,7 @@ impl Overlay {
         object.set_owner(uid, gid)
     }
 
-    /// Makes the staged copy visible under `name`. False when the node has lost that name meanwhile.
+    /// Makes the staged copy visible under `name`, unless the node has lost that name meanwhile.
     fn publish_copy(
         &self,
         upper: &Upper,
@@ -188,19 +204,20 @@ impl Overlay {
         place: &LowerPlace,
         staged: Staged<'_>,
         name: &NameRef,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let mut contents = self.contents_mut(&name.parent)?;
         if !node.has_name(&name.parent, &name.name) {
-            return Ok(false);
+            return Ok(());
         }
         let dir = self.upper_dir(&name.parent)?;
         let object = staged.object();
         let stat = object.stat()?;
         let file = staged.file().cloned();
-        self.mark_impure(upper, &mut contents, &dir)?;
-        upper.prepare_name(&object, node.kind, &name.name)?;
         let identity = self.lower_link_identity(node, place)?;
-        let indexed = unnoticed(&Object::Own(dir.clone()), || {
+        let indexed = self.unnoticed(&Object::Own(dir.clone()), || {
+            self.mark_impure(upper, &mut contents, &dir)?;
+            self.free_mark_name(upper, &mut contents, &dir, &name.name)?;
+            upper.prepare_name(&object, node.kind, &name.name)?;
             let indexed = match &identity {
                 Some(identity) => {
                     Some(self.publish_indexed(upper, node, place, staged, identity, &dir, name)?)
@@ -220,7 +237,7 @@ impl Overlay {
         if let Some(file) = file.filter(|_| node.kind == FileKind::Regular) {
             self.keep_data(node, file);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Publishes a copy of a file with several names through the index.
@@ -314,7 +331,9 @@ impl Overlay {
         };
         {
             let mut state = node.state.lock();
-            state.pinned = (!indexed).then_some(pinned);
+            if !indexed {
+                self.pins.keep(&mut state, pinned);
+            }
             state.link_bias = links - i32::from(indexed);
             state.place = adopted;
             state.complete = true;
@@ -324,6 +343,28 @@ impl Overlay {
             self.nodes.register(node, super::hard_link::upper_key(&object.stat()?));
         }
         Ok(())
+    }
+
+    /// Changes the upper directory `dir` in a way that no caller can see: so its times must not tell of it,
+    /// nor may its permissions keep it from being done, which bind the daemon of an ordinary user too.
+    pub(super) fn unnoticed<T>(
+        &self,
+        dir: &Object,
+        change: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        const WRITE_AND_SEARCH: u32 = 0o300;
+        let before = dir.stat()?;
+        let locked = self.own.uid != 0 && before.mode & WRITE_AND_SEARCH != WRITE_AND_SEARCH;
+        if locked {
+            dir.set_permissions(before.permissions() | WRITE_AND_SEARCH)?;
+        }
+        let result = change();
+        if locked {
+            dir.set_permissions(before.permissions())?;
+        }
+        let result = result?;
+        dir.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;
+        Ok(result)
     }
 
     /// Marks a directory of the upper layer as holding children with numbers of their own.
@@ -345,12 +386,19 @@ impl Overlay {
     }
 }
 
-/// Changes the directory `dir` in a way that no caller can see; so its times must not tell of it.
-pub(super) fn unnoticed<T>(dir: &Object, change: impl FnOnce() -> Result<T>) -> Result<T> {
-    let before = dir.stat()?;
-    let result = change()?;
-    dir.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;
-    Ok(result)
+/// The highest of `node` and its ancestors that is not in the upper layer yet.
+fn highest_lower(node: &Arc<Node>) -> Option<Arc<Node>> {
+    let mut highest = None;
+    let mut at = node.clone();
+    while !at.is_upper() {
+        let parent = at.parent();
+        highest = Some(at);
+        match parent {
+            Some(parent) => at = parent,
+            None => break,
+        }
+    }
+    highest
 }
 
 /// Attributes without which a copy is still right: labels of security modules, and what only the

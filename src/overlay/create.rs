@@ -85,7 +85,7 @@ impl Overlay {
         }
         let permissions = mode & 0o7777;
         let new = New { kind, permissions, umask, rdev, target: OsStr::new("") };
-        self.make(caller, parent, name, new)
+        self.pins.with_space(|| self.make(caller, parent, name, new))
     }
 
     /// Makes a directory.
@@ -100,7 +100,7 @@ impl Overlay {
         let permissions = mode & 0o7777;
         let kind = FileKind::Directory;
         let new = New { kind, permissions, umask, rdev: 0, target: OsStr::new("") };
-        self.make(caller, parent, name, new)
+        self.pins.with_space(|| self.make(caller, parent, name, new))
     }
 
     /// Makes a symbolic link to `target`.
@@ -113,7 +113,7 @@ impl Overlay {
     ) -> Result<Entry> {
         let kind = FileKind::Symlink;
         let new = New { kind, permissions: 0o777, umask: 0, rdev: 0, target };
-        self.make(caller, parent, name, new)
+        self.pins.with_space(|| self.make(caller, parent, name, new))
     }
 
     fn make(&self, caller: Caller, parent: NodeId, name: &OsStr, new: New<'_>) -> Result<Entry> {
@@ -276,7 +276,7 @@ impl Overlay {
             }
             self.keep_data(&node, file);
         }
-        let attr = self.shown(&node, stat)?;
+        let attr = self.shown(&node, stat);
         Ok(Entry { node: node.id, attr })
     }
 
@@ -295,7 +295,7 @@ impl Overlay {
         let (whiteout, _) = contents.room_for(name)?;
         let object = self.upper_object(&node)?;
         let stat = self.upper_stat(&object)?;
-        if self.shown(&node, stat)?.nlink == 0 {
+        if self.shown(&node, stat).nlink == 0 {
             return Err(Errno::NOENT);
         }
         let dir = self.upper_dir(&parent)?;

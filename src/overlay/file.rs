@@ -63,8 +63,15 @@ impl Overlay {
             Some(cached) if cached.writable || !write => return Ok(cached.fd),
             _ => {}
         }
+        let was_complete = node.state.lock().complete;
         let fd = self.descriptors.with_room(|| self.open_data(node, write))?;
-        Ok(self.descriptors.put(key, fd, write))
+        let fd = self.descriptors.put(key, fd, write);
+        if !was_complete && node.state.lock().complete {
+            // The file was copied up, or got its data, while the former place was being opened.
+            self.descriptors.remove(key);
+            return self.data(node, write);
+        }
+        Ok(fd)
     }
 
     fn open_data(&self, node: &Node, write: bool) -> Result<OwnedFd> {
@@ -104,10 +111,10 @@ impl Overlay {
         };
         let pinned = match open {
             // A descriptor on the lower file that the node had before its copy-up does not count.
-            Some(fd) if Object::Own(fd.clone()).stat()?.ino == object.stat()?.ino => fd,
+            Some(fd) if same_inode(&Object::Own(fd.clone()), object)? => fd,
             _ => self.descriptors.with_room(|| object.pin())?,
         };
-        node.state.lock().pinned = Some(pinned);
+        self.pins.keep(&mut node.state.lock(), pinned);
         Ok(())
     }
 
@@ -128,9 +135,11 @@ impl Overlay {
         unprivileged: Option<Caller>,
     ) -> Result<usize> {
         let node = self.node(id)?;
-        self.copy_up(&node, u64::MAX)?;
-        let fd = self.data(&node, true)?;
-        let written = data::write_at(fd.as_fd(), bytes, offset)?;
+        let written = self.pins.with_space(|| {
+            self.copy_up(&node, u64::MAX)?;
+            let fd = self.data(&node, true)?;
+            data::write_at(fd.as_fd(), bytes, offset)
+        })?;
         if let Some(caller) = unprivileged {
             self.drop_privileges(caller, &node)?;
         }
@@ -227,4 +236,9 @@ impl Overlay {
             longest_name: stat.f_namemax.min(255) as u32,
         })
     }
+}
+
+fn same_inode(one: &Object, other: &Object) -> Result<bool> {
+    let (one, other) = (one.stat()?, other.stat()?);
+    Ok((one.dev, one.ino) == (other.dev, other.ino))
 }

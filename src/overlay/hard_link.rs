@@ -86,7 +86,9 @@ impl Overlay {
         let pinned = object.pin()?;
         {
             let mut state = node.state.lock();
-            state.pinned.get_or_insert(pinned);
+            if state.pinned.is_none() {
+                self.pins.keep(&mut state, pinned);
+            }
             state.place = Place::Upper;
             state.link_bias += 1;
         }

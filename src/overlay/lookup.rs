@@ -73,7 +73,7 @@ impl Overlay {
         });
         // A node that was known by its inode may be somewhere else by now than what was just found.
         let attr = match !found.linked {
-            true => self.shown(&node, found.stat),
+            true => Ok(self.shown(&node, found.stat)),
             false => self.node_attr(&node),
         };
         let attr = attr.inspect_err(|_| self.forget(node.id, 1))?;

@@ -12,7 +12,7 @@ use super::directory::Contents;
 use crate::layer::whiteout::{self, Form};
 use crate::layer::{Name, Upper};
 use crate::sys::stat::stat_at;
-use crate::sys::{Errno, Object, Result};
+use crate::sys::{Errno, FileKind, Object, Result};
 
 impl Overlay {
     /// Makes sure that no mark in the upper directory `dir` is called `name`.
@@ -23,14 +23,18 @@ impl Overlay {
         dir: &Arc<OwnedFd>,
         name: &OsStr,
     ) -> Result<()> {
-        if !whiteout::has_prefix(name) || contents.names.visible(name).is_some() {
+        let own = contents.names.visible(name).is_some_and(|entry| entry.layer.is_upper());
+        if own || !whiteout::has_prefix(name) {
             return Ok(());
         }
         match stat_at(dir.as_fd(), name) {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error),
-            Ok(stat) if whiteout::is_char_whiteout(&stat) => return Ok(()),
+            Ok(stat) if stat.kind() != FileKind::Regular => return Ok(()),
             Ok(_) => {}
+        }
+        if whiteout::is_literal(&Object::Child(dir.clone(), Name::from(name)))? {
+            return Ok(());
         }
         if name == whiteout::OPAQUE_FILE {
             upper.namespaces.set_opaque(&Object::Own(dir.clone()))?;

@@ -34,6 +34,7 @@ mod name_table;
 mod node;
 mod node_table;
 mod open;
+mod pins;
 mod read_dir;
 mod remove;
 mod rename;
@@ -56,6 +57,7 @@ use crate::sys::{Errno, Result};
 use inode_number::InodeNumbers;
 use node::Node;
 use node_table::NodeTable;
+use pins::Pins;
 
 /// Who asks for something to be made or changed: the ids that the mount shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,7 @@ pub struct Overlay {
     /// The ids under which this process makes files.
     own: Caller,
     rename_lock: RwLock<()>,
+    pins: Pins,
 }
 
 impl Overlay {
@@ -112,6 +115,7 @@ impl Overlay {
     pub fn forget(&self, id: NodeId, count: u64) {
         for gone in self.nodes.forget(id, count) {
             gone.close(&self.descriptors);
+            self.pins.release(&mut gone.state.lock());
         }
     }
 

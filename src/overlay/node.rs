@@ -85,6 +85,13 @@ impl NameRef {
     }
 }
 
+impl NodeState {
+    /// Whether the upper layer has the data and every name that is known.
+    pub fn is_settled(&self) -> bool {
+        self.complete && self.names.iter().all(|name| name.in_upper)
+    }
+}
+
 impl Node {
     pub fn new(
         id: NodeId,

@@ -117,6 +117,16 @@ impl NodeTable {
     }
 }
 
+impl Drop for NodeTable {
+    /// Takes the tree apart before the nodes go: a child holds its parent, and to drop a chain of them one
+    /// inside the other would need as much stack as the tree is deep.
+    fn drop(&mut self) {
+        for node in self.inner.get_mut().nodes.values() {
+            node.state.lock().names = Vec::new();
+        }
+    }
+}
+
 impl Inner {
     fn named(&self, slot: &AtomicU64, name: &NameRef) -> Option<Arc<Node>> {
         let id = slot.load(Ordering::Relaxed);

@@ -13,11 +13,12 @@ use super::directory::Directory;
 use super::inode_number::InodeNumbers;
 use super::node::{Node, NodeId, Place};
 use super::node_table::NodeTable;
+use super::pins::Pins;
 use super::{Caller, Ids, Overlay};
-use crate::layer::lower::{DirLayer, Layer};
+use crate::layer::lower::{Covered, DirLayer, Layer};
 use crate::layer::stat_override::StatOverride;
 use crate::layer::upper::UpperParts;
-use crate::layer::{Descriptors, LowerPlace, Lowers, Upper};
+use crate::layer::{Descriptors, LowerPlace, Lowers, Name, Upper};
 use crate::sys::{Errno, FileKind, Object, file_handle, open, stat::stat_fd};
 
 /// What rename(2) does with a directory that has parts in lower layers.
@@ -51,6 +52,8 @@ pub struct Config {
     pub data_only: Vec<PathBuf>,
     /// The writable layer; without one, nothing can be changed.
     pub upper: Option<UpperDirs>,
+    /// Where the union will be mounted, as an absolute path without links, if it will be.
+    pub mountpoint: Option<PathBuf>,
     /// Whether nothing needs to survive a crash of the machine.
     pub volatile: bool,
     /// How directories with lower parts are renamed.
@@ -109,7 +112,7 @@ impl Overlay {
             None => None,
         };
         let all = config.lower.iter().chain(&config.data_only);
-        let layers = all.map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
+        let layers = all.map(|path| open_lower(config, path)).collect::<Result<Vec<_>, _>>()?;
         let lowers = Lowers::new(layers, config.lower.len(), descriptors.clone());
         let numbers = InodeNumbers::new(config.ino32);
         let root = open_root(upper.as_ref(), &lowers, &numbers)
@@ -128,6 +131,7 @@ impl Overlay {
                 gid: rustix::process::getegid().as_raw(),
             },
             rename_lock: RwLock::new(()),
+            pins: Pins::default(),
         })
     }
 }
@@ -165,11 +169,12 @@ fn refusal(option: &str, path: &Path, error: Errno) -> OpenError {
     })
 }
 
-fn open_lower(path: &Path) -> Result<Layer, OpenError> {
+fn open_lower(config: &Config, path: &Path) -> Result<Layer, OpenError> {
     let plain = open_dir("lowerdir", path)?;
     let private = crate::sys::mount::private_clone(plain.as_fd(), true)
         .map_err(|error| refusal("lowerdir", path, error))?;
     let is_private = private.is_some();
+    let covered = if is_private { None } else { covered(config, path)? };
     let root = Arc::new(private.unwrap_or(plain));
     let refused = |error| refusal("lowerdir", path, error);
     let overriding = StatOverride::detect(&Object::Own(root.clone())).map_err(refused)?;
@@ -180,10 +185,21 @@ fn open_lower(path: &Path) -> Result<Layer, OpenError> {
     Ok(Layer::Dir(DirLayer {
         root,
         private: is_private,
+        covered,
         filesystem: (dev, uuid),
         overriding,
         path: path.to_owned(),
     }))
+}
+
+/// Where the mountpoint lies in the layer at `path`, if it does.
+fn covered(config: &Config, path: &Path) -> Result<Option<Covered>, OpenError> {
+    let Some(mountpoint) = &config.mountpoint else { return Ok(None) };
+    let layer = canonical("lowerdir", path)?;
+    let Ok(inside) = mountpoint.strip_prefix(&layer) else { return Ok(None) };
+    let directory = open_dir("mountpoint", mountpoint)?;
+    let names = inside.iter().map(Name::from).collect();
+    Ok(Some(Covered { names, dir: Arc::new(directory) }))
 }
 
 fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
@@ -203,7 +219,7 @@ fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
             work.display()
         )));
     }
-    let (upper_root, work_root) = open_private_pair(dirs)?;
+    let (upper_root, work_root) = open_private_pair(config, dirs)?;
     let failed = |error| OpenError(format!("workdir: cannot prepare {}: {error}", work.display()));
     if let Some(form) = config.store_attributes {
         seed_root(form, &upper_root).map_err(failed)?;
@@ -235,7 +251,10 @@ fn seed_root(form: StatOverride, root: &Arc<OwnedFd>) -> Result<(), Errno> {
 
 /// The upper and work directory in one private view of their common ancestor: without what is mounted
 /// below, and on one mount, so that renames between them work.
-fn open_private_pair(dirs: &UpperDirs) -> Result<(Arc<OwnedFd>, Arc<OwnedFd>), OpenError> {
+fn open_private_pair(
+    config: &Config,
+    dirs: &UpperDirs,
+) -> Result<(Arc<OwnedFd>, Arc<OwnedFd>), OpenError> {
     let upper = canonical("upperdir", &dirs.upper)?;
     let work = canonical("workdir", &dirs.work)?;
     let common: PathBuf = upper
@@ -260,6 +279,13 @@ fn open_private_pair(dirs: &UpperDirs) -> Result<(Arc<OwnedFd>, Arc<OwnedFd>), O
     };
     // A mount between the ancestor and the directories hides them in the private view.
     let pair = private.filter(|(upper, work)| same(upper, &plain.0) && same(work, &plain.1));
+    if pair.is_none() && config.mountpoint.as_ref().is_some_and(|path| path.starts_with(&upper)) {
+        return Err(OpenError(format!(
+            "upperdir: the mountpoint lies in {}, which needs the right to mount; choose another \
+             mountpoint, or mount in a user namespace (unshare -Urm)",
+            dirs.upper.display()
+        )));
+    }
     let (upper, work) = pair.unwrap_or(plain);
     Ok((Arc::new(upper), Arc::new(work)))
 }

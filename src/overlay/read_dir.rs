@@ -1,5 +1,6 @@
 //! Reading directories, piece by piece.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::Ordering;
 
@@ -7,7 +8,7 @@ use super::directory::Contents;
 use super::name_table::NameEntry;
 use super::node::{Node, NodeId};
 use super::{Entry, Overlay};
-use crate::layer::LowerPlace;
+use crate::layer::{LayerIndex, LowerPlace};
 use crate::sys::{FileKind, Object, Result};
 
 /// One entry.
@@ -48,8 +49,9 @@ impl Overlay {
             return Ok(());
         }
         let contents = self.contents(&node)?;
+        let mut filesystems = HashMap::new();
         for (cookie, entry) in contents.names.after(after) {
-            let ino = self.number_of(&node, &contents, entry)?;
+            let ino = self.number_of(&node, &contents, entry, &mut filesystems)?;
             if emit(DirEntry { name: &entry.name, ino, kind: entry.kind, cookie }) == Flow::Stop {
                 break;
             }
@@ -57,8 +59,8 @@ impl Overlay {
         Ok(())
     }
 
-    /// The same with the attributes of every entry but `.` and `..`; each that is taken holds one more
-    /// reference on its node.
+    /// The same with the attributes of every entry but `.`, `..` and what cannot be reached; each that is
+    /// taken with its attributes holds one more reference on its node.
     pub fn read_dir_plus(
         &self,
         id: NodeId,
@@ -70,20 +72,25 @@ impl Overlay {
             return Ok(());
         }
         let contents = self.contents(&node)?;
-        let mut emitted = false;
         for (cookie, entry) in contents.names.after(after) {
             let (child, attr) = match self.enter(&node, &contents, entry) {
                 Ok(entered) => entered,
-                // What was listed already must not be lost with the error.
-                Err(_) if emitted => break,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Whoever asks for this very object gets the error; the others are listed.
+                    log::debug!("{}: {error}", node.path().join(&*entry.name).display());
+                    let listed =
+                        DirEntry { name: &entry.name, ino: entry.ino, kind: entry.kind, cookie };
+                    match emit(listed, None) {
+                        Flow::Continue => continue,
+                        Flow::Stop => break,
+                    }
+                }
             };
             let listed = DirEntry { name: &entry.name, ino: attr.ino, kind: entry.kind, cookie };
             if emit(listed, Some(&Entry { node: child.id, attr })) == Flow::Stop {
                 self.forget(child.id, 1);
                 break;
             }
-            emitted = true;
         }
         Ok(())
     }
@@ -105,8 +112,15 @@ impl Overlay {
         Flow::Continue
     }
 
-    /// The inode number of an entry, without making a node for it.
-    fn number_of(&self, dir: &Node, contents: &Contents, entry: &NameEntry) -> Result<u64> {
+    /// The inode number of an entry, without making a node for it. `filesystems` keeps those of the layers
+    /// that this directory is in.
+    fn number_of(
+        &self,
+        dir: &Node,
+        contents: &Contents,
+        entry: &NameEntry,
+        filesystems: &mut HashMap<LayerIndex, u64>,
+    ) -> Result<u64> {
         let known = entry.node.load(Ordering::Relaxed);
         if known != 0
             && let Some(node) = self.nodes.get(NodeId(known))
@@ -114,19 +128,23 @@ impl Overlay {
         {
             return Ok(node.ino);
         }
-        if entry.layer.is_upper() {
-            let upper_dir = self.upper_dir(dir)?;
-            if contents.impure {
-                let object = Object::Child(upper_dir.clone(), entry.name.clone());
-                if let Some(ino) = self.writable()?.numbers.read(&object)? {
-                    return Ok(ino);
-                }
+        if entry.layer.is_upper() && contents.impure {
+            let object = Object::Child(self.upper_dir(dir)?, entry.name.clone());
+            if let Some(ino) = self.writable()?.numbers.read(&object)? {
+                return Ok(ino);
             }
-            let dev = Object::Own(upper_dir).stat()?.dev;
-            return Ok(self.numbers.number(dev, entry.ino));
         }
-        let Some(lower) = contents.lower_dir(entry.layer) else { return Ok(entry.ino) };
-        let dev = self.lowers.stat(&LowerPlace::Dir(lower.clone()))?.dev;
+        let dev = match filesystems.get(&entry.layer) {
+            Some(dev) => *dev,
+            None => {
+                let dev = match contents.lower_dir(entry.layer) {
+                    Some(lower) => self.lowers.stat(&LowerPlace::Dir(lower.clone()))?.dev,
+                    None => Object::Own(self.upper_dir(dir)?).stat()?.dev,
+                };
+                filesystems.insert(entry.layer, dev);
+                dev
+            }
+        };
         Ok(self.numbers.number(dev, entry.ino))
     }
 }

@@ -80,7 +80,8 @@ impl Overlay {
         } else {
             upper.delete_lower(dir.as_fd(), name)?;
         }
-        self.lose_name(parent, contents, name, node, in_upper)
+        self.lose_name(upper, parent, contents, name, node, in_upper);
+        Ok(())
     }
 
     fn rmdir_entered(
@@ -106,7 +107,8 @@ impl Overlay {
         }
         inner.delete();
         drop(inner);
-        self.lose_name(parent, contents, name, node, in_upper)
+        self.lose_name(upper, parent, contents, name, node, in_upper);
+        Ok(())
     }
 
     /// Keeps a node reachable whose upper name, found at `object`, is about to go, if it is the last one
@@ -128,22 +130,30 @@ impl Overlay {
 
     /// Notes everywhere that `node` has lost a name. `in_upper` is whether the name was an upper one, so
     /// that the inode's own link count knows.
-    pub(super) fn lose_name(
+    fn lose_name(
         &self,
+        upper: &Upper,
         parent: &Arc<Node>,
         contents: &mut Contents,
         name: &OsStr,
         node: &Arc<Node>,
         in_upper: bool,
-    ) -> Result<()> {
-        contents.names.remove(name, self.writable()?.form);
+    ) {
+        contents.names.remove(name, upper.form);
         node.remove_name(parent, name);
-        if node.kind.is_dir() {
-            return Ok(());
+        if !node.kind.is_dir() {
+            self.lost_name(node, in_upper);
         }
-        if !in_upper {
-            self.count_lower_name(node)?;
+    }
+
+    /// Adjusts what is stored about the names of a non-directory that has lost one.
+    ///
+    /// The name is gone whatever happens here. A count that cannot be stored is too high at the next mount,
+    /// and an index entry that cannot be removed is removed then: neither is the caller's failure.
+    pub(super) fn lost_name(&self, node: &Node, in_upper: bool) {
+        let counted = if in_upper { Ok(()) } else { self.count_lower_name(node) };
+        if let Err(error) = counted.and_then(|()| self.drop_unused_index(node)) {
+            log::warn!("a link count could not be stored: {error}");
         }
-        self.drop_unused_index(node)
     }
 }

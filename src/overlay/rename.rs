@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MappedRwLockWriteGuard;
 
-use super::copy_up::unnoticed;
 use super::directory::{Contents, directory};
 use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId};
@@ -110,9 +109,9 @@ impl Overlay {
         if let Some(target) = target {
             self.remember_data(target)?;
         }
-        self.bring_up(from, source)?;
+        self.bring_up(source)?;
         if let (true, Some(target)) = (flags.exchange, target) {
-            self.bring_up(to, target)?;
+            self.bring_up(target)?;
         }
         fault::point("rename.prepared");
         let mut locked = self.lock_both(from.dir, to.dir)?;
@@ -158,9 +157,9 @@ impl Overlay {
     }
 
     /// Brings what is to move into the upper layer, in a form in which it can move.
-    fn bring_up(&self, at: At<'_>, node: &Arc<Node>) -> Result<()> {
+    fn bring_up(&self, node: &Arc<Node>) -> Result<()> {
         if !node.kind.is_dir() {
-            return self.copy_up_name(at.dir, at.name, node);
+            return self.copy_up(node, u64::MAX);
         }
         let (pure, redirected) = {
             let contents = self.contents(node)?;
@@ -249,7 +248,7 @@ impl Overlay {
                     self.copy_up(&child, 0)?;
                     unread.push(child);
                 } else {
-                    self.copy_up_name(&dir, &name, &child)?;
+                    self.copy_up(&child, u64::MAX)?;
                 }
             }
         }
@@ -264,7 +263,9 @@ impl Overlay {
         let object = Object::Own(self.upper_dir(node)?);
         upper.set_opaque(&object)?;
         if let (Some(contents), Object::Own(fd)) = (guard.contents(), &object) {
-            unnoticed(&object, || upper.remove_whiteouts(fd.as_fd(), contents.names.whiteouts()))?;
+            self.unnoticed(&object, || {
+                upper.remove_whiteouts(fd.as_fd(), contents.names.whiteouts())
+            })?;
         }
         guard.detach_from_lower();
         Ok(())
@@ -300,21 +301,24 @@ impl Overlay {
             self.make_way(upper, to, target, &arriving)?;
         }
         self.prepare_arrival(upper, source, &arriving, locked.to(), &to_dir)?;
+        let mut replaced = target.and_then(|target| target.dir.as_ref()).map(|dir| dir.write());
         {
+            // No path is resolved between the rename on disk and that in memory.
             let _names = source.kind.is_dir().then(|| self.rename_lock.write());
             upper.rename(leaving, arriving, source.kind)?;
             fault::point("rename.published");
             let ino = locked.from().names.get(from.name).map_or(0, |entry| entry.ino);
             if let Some(target) = target {
-                if let (Some(dir), true) = (&target.dir, target.kind.is_dir())
-                    && let Some(contents) = dir.write().contents()
-                {
-                    contents.delete();
-                }
-                self.lose_name(to.dir, locked.to(), to.name, target, arriving.occupied)?;
+                target.remove_name(to.dir, to.name);
             }
             locked.from().names.remove(from.name, upper.form);
             arrive(locked.to(), from, to, source, ino);
+        }
+        if let Some(contents) = replaced.as_mut().and_then(|dir| dir.contents()) {
+            contents.delete();
+        }
+        if let Some(target) = target.filter(|target| !target.kind.is_dir()) {
+            self.lost_name(target, arriving.occupied);
         }
         Ok(())
     }
@@ -440,6 +444,7 @@ fn spot<'a>(
         name,
         covers: entry.is_some_and(|entry| entry.below),
         whiteout: entry.and_then(|entry| entry.whiteout),
+        hidden: false,
         occupied: entry.is_some_and(|entry| entry.visible && entry.layer.is_upper()),
     }
 }

@@ -111,6 +111,23 @@ pub fn raise_descriptor_limit() -> Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
 }
 
+/// Raises the soft limit of file sizes to the hard one, and makes a write beyond that fail with `EFBIG`
+/// instead of ending the process. (The limits of those who write are the kernel's business.)
+///
+/// # Errors
+/// Those of setrlimit(2) and sigaction(2).
+pub fn lift_file_size_limit() -> Result<()> {
+    // SAFETY: ignoring a signal installs no handler.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(Errno::INVAL);
+    }
+    let Rlimit { current, maximum } = getrlimit(Resource::Fsize);
+    if current == maximum {
+        return Ok(());
+    }
+    setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum })
+}
+
 /// Descriptors above 2 that whoever started us left open, knowingly or not.
 #[derive(Debug)]
 pub struct Inherited(Vec<RawFd>);

@@ -274,3 +274,21 @@ fn a_change_of_mode_changes_the_access_list() {
     )]);
     check_all(&[layer(vec![]), lower], &[SetAttr(At(t("f")), Permissions(Mode(0o640)))]);
 }
+
+#[test]
+fn a_directory_called_like_a_mark_and_hidden_is_no_mark() {
+    let upper = layer(vec![
+        Dir(t("d/.wh..wh..opq"), meta(0o755), vec![]),
+        Whiteout(t("d/.wh..wh..opq"), DotWh),
+    ]);
+    let layers = [upper, layer(vec![file("d/f")])];
+    check_all(&layers, &[Create(t("d/.wh..wh..opq"), new(0o644)), Remount]);
+}
+
+#[test]
+fn a_lower_file_called_like_a_mark_of_the_upper_layer_is_copied_up() {
+    let upper = layer(vec![Whiteout(t("a/b"), DotWh)]);
+    let lower = layer(vec![dir("d"), file("a/.wh.b/f")]);
+    let ops = [Rename(t("d"), t("a"), Exchange), Write(At(t("d/.wh.b/f")), 0, one_byte(), false)];
+    check_all(&[upper, lower], &ops);
+}

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::needs_root;
 use crate::support::posix::{
     append, as_user, chmod, chown, errno, exists, is_whiteout, mkdir, mknod, names, run, set_times,
     set_xattr, text,
 };
 use crate::support::{Field, Snapshot, Union, assert_same, same_as_plain, tree};
+use crate::{isolated, needs_root};
 
 #[test]
 fn five_hundred_lower_layers_are_merged() {
@@ -141,6 +141,21 @@ fn mountpoint_may_lie_inside_a_layer() {
         fs::write(union.path(hidden).join("x"), "").unwrap();
         run("find", [union.path(""), "-type".into(), "f".into()]);
     }
+}
+
+#[test]
+fn mountpoint_may_lie_inside_a_lower_layer_of_an_ordinary_user() {
+    isolated!(User, {
+        let lower = "f a text=a\nf sub/merged/b text=b";
+        let mut union =
+            Union::new().lower(lower).unchecked_lowers().on("lower0/sub/merged").mount();
+        assert_eq!(text(union.path("sub/merged/b")), "b", "the directory under the mount");
+        append(union.path("sub/merged/b"), "+");
+        assert_eq!(names(union.path("sub")), ["merged"]);
+        union.unmount();
+        assert_eq!(text(union.upper("sub/merged/b")), "b+");
+        assert_eq!(text(union.lower(0, "sub/merged/b")), "b");
+    });
 }
 
 #[test]
