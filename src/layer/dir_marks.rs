@@ -195,7 +195,7 @@ impl Namespaces {
     /// `EOPNOTSUPP` where no namespace can be written.
     pub fn set(self, object: &Object, mark: &str, value: &[u8]) -> Result<()> {
         let name = self.name(mark).ok_or(Errno::OPNOTSUPP)?;
-        object.set_xattr(&name, value, XattrFlags::empty())
+        set_mark(object, &name, value)
     }
 
     /// Makes `dir` opaque in every namespace that can be written, so that the layer can be read by the
@@ -203,7 +203,7 @@ impl Namespaces {
     pub fn set_opaque(self, dir: &Object) -> Result<()> {
         let writable = [self.trusted, self.user];
         for (prefix, _) in PREFIXES.iter().zip(writable).filter(|(_, writable)| *writable) {
-            dir.set_xattr(OsStr::new(&format!("{prefix}{OPAQUE}")), b"y", XattrFlags::empty())?;
+            set_mark(dir, OsStr::new(&format!("{prefix}{OPAQUE}")), b"y")?;
         }
         if self.any() { Ok(()) } else { Err(Errno::OPNOTSUPP) }
     }
@@ -216,6 +216,23 @@ impl Namespaces {
     /// Marks `dir` as holding children with numbers of their own.
     pub fn set_impure(self, dir: &Object) -> Result<()> {
         self.set(dir, IMPURE, b"y")
+    }
+}
+
+/// Sets an attribute, also on an object whose permissions keep its owner, which an ordinary user's daemon
+/// is, from writing to it.
+fn set_mark(object: &Object, name: &OsStr, value: &[u8]) -> Result<()> {
+    const OWNER_WRITE: u32 = 0o200;
+    let set = || object.set_xattr(name, value, XattrFlags::empty());
+    match set() {
+        Err(Errno::ACCESS) => {
+            let permissions = object.stat()?.permissions();
+            object.set_permissions(permissions | OWNER_WRITE)?;
+            let result = set();
+            object.set_permissions(permissions)?;
+            result
+        }
+        result => result,
     }
 }
 

@@ -24,7 +24,8 @@ use crate::sys::{Errno, Object, Result, dir, open};
 
 const NLINK: &str = "nlink";
 const ORIGIN: &str = "origin";
-/// The root of the layer that a copy was made from, in the form of an origin; our own mark.
+/// The root of the layer that a copy was made from, in the form of an origin, and what else tells its
+/// original from others; our own mark.
 const LAYER: &str = "plyfs.layer";
 
 /// What identifies a lower inode over mounts: its filesystem and file handle, as the kernel has it, and
@@ -35,13 +36,24 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of `object` in the layer with this root, on a filesystem with this UUID.
+    /// The identity of `object` in the layer with this root, on a filesystem with this UUID. Without one,
+    /// size and time of the object have to tell it from that of another image in the same place.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where its filesystem has no file handles.
-    pub fn of(object: &Object, root: &Object, uuid: [u8; 16]) -> Result<Self> {
-        let blob = |object| origin::encode(&file_handle::of(object)?, uuid).ok_or(Errno::OPNOTSUPP);
-        Ok(Self { blob: blob(object)?, layer: blob(root)? })
+    pub fn of(object: &Object, root: &Object, uuid: Option<[u8; 16]>) -> Result<Self> {
+        let blob = |object| {
+            let handle = file_handle::of(object)?;
+            origin::encode(&handle, uuid.unwrap_or_default()).ok_or(Errno::OPNOTSUPP)
+        };
+        let mut layer = blob(root)?;
+        if uuid.is_none() {
+            let stat = object.stat()?;
+            for number in [stat.size, stat.mtime.sec.cast_unsigned(), stat.mtime.nsec.into()] {
+                layer.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        Ok(Self { blob: blob(object)?, layer })
     }
 
     fn name(&self) -> Name {

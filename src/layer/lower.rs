@@ -243,7 +243,7 @@ impl Lowers {
             return Err(Errno::OPNOTSUPP);
         }
         let root = Object::Own(layer.root.clone());
-        Identity::of(&self.object(place)?, &root, uuid.unwrap_or([0; 16]))
+        Identity::of(&self.object(place)?, &root, uuid)
     }
 
     /// The marks of a directory, and what it lists.

@@ -15,7 +15,7 @@ use super::index::Index;
 use super::inode_mark::InodeMarks;
 use super::stat_override::StatOverride;
 use super::whiteout::{self, Form};
-use super::workdir::{self, Staged, Workdir};
+use super::workdir::{self, Staged, Workdir, move_dir};
 use crate::sys::{Errno, FileKind, Object, Result, fault, open};
 
 /// The writable layer and its workdir.
@@ -207,7 +207,9 @@ impl Upper {
             to.hidden = true;
         }
         match self.form {
-            Form::CharDevice => self.rename_with_devices(from, to, kind),
+            Form::CharDevice => move_dir((from.dir, from.name), (to.dir, to.name), || {
+                self.rename_with_devices(from, to, kind)
+            }),
             Form::DotFile => self.rename_with_dot_files(from, to, kind),
         }?;
         let shown = self.form == Form::DotFile && !kind.is_dir();
@@ -275,7 +277,9 @@ impl Upper {
     /// Exchanges two names of this layer.
     pub fn exchange(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
         let flags = RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
+        move_dir((from.dir, from.name), (to.dir, to.name), || {
+            rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
+        })
     }
 
     /// Replaces the directory `name`, which holds at most whiteouts, by the staged empty one.

@@ -124,7 +124,9 @@ impl Workdir {
     /// Moves `name` out of `dir` into the stage, where it is removed when the result is dropped.
     pub fn take_away(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Staged<'_>> {
         let staged = self.fresh_name();
-        rustix::fs::renameat(dir, name, &self.stage, &*staged)?;
+        move_dir((dir, name), (self.stage.as_fd(), &staged), || {
+            rustix::fs::renameat(dir, name, &self.stage, &*staged)
+        })?;
         Ok(self.named(staged, None))
     }
 
@@ -233,7 +235,8 @@ impl Staged<'_> {
         match &self.name {
             None => self.link_to(dir, name),
             Some(staged) => {
-                rename_new(self.work.stage.as_fd(), staged, dir, name)?;
+                let stage = self.work.stage.as_fd();
+                move_dir((stage, staged), (dir, name), || rename_new(stage, staged, dir, name))?;
                 self.name = None;
                 Ok(())
             }
@@ -254,7 +257,9 @@ impl Staged<'_> {
     pub fn exchange(self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Self> {
         let staged = self.name.as_ref().ok_or(Errno::INVAL)?;
         let flags = RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(&self.work.stage, &**staged, dir, name, flags)?;
+        move_dir((self.work.stage.as_fd(), staged), (dir, name), || {
+            rustix::fs::renameat_with(&self.work.stage, &**staged, dir, name, flags)
+        })?;
         Ok(Self { work: self.work, file: None, name: self.into_name() })
     }
 
@@ -292,6 +297,37 @@ pub fn rename_new(
         }
         result => result,
     }
+}
+
+/// Does a rename between two places. A directory that moves to another parent has its `..` written to, which
+/// its permissions can keep its owner, which an ordinary user's daemon is, from doing.
+pub fn move_dir(
+    from: (BorrowedFd<'_>, &OsStr),
+    to: (BorrowedFd<'_>, &OsStr),
+    rename: impl Fn() -> Result<()>,
+) -> Result<()> {
+    const OWNER_WRITE: u32 = 0o200;
+    match rename() {
+        Err(Errno::ACCESS) => {}
+        result => return result,
+    }
+    let object = |(dir, name): (BorrowedFd<'_>, &OsStr)| {
+        open::child(dir, name, OFlags::PATH).map(|fd| Object::Own(Arc::new(fd)))
+    };
+    let mut lifted = Vec::new();
+    for end in [from, to] {
+        let Ok(object) = object(end) else { continue };
+        let stat = object.stat()?;
+        if stat.kind().is_dir() && stat.mode & OWNER_WRITE == 0 {
+            object.set_permissions(stat.permissions() | OWNER_WRITE)?;
+            lifted.push((object, stat.permissions()));
+        }
+    }
+    let renamed = rename();
+    for (object, permissions) in lifted {
+        object.set_permissions(permissions)?;
+    }
+    renamed
 }
 
 /// Makes a FIFO, socket or device.

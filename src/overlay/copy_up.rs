@@ -145,12 +145,7 @@ impl Overlay {
     ) -> Result<()> {
         match upper.overriding {
             Some(form) => form.store(object, &overridden(stat, stat.permissions()))?,
-            None => {
-                self.give_owner(object, stat.uid, stat.gid)?;
-                if stat.kind() != FileKind::Symlink {
-                    object.set_permissions(stat.permissions())?;
-                }
-            }
+            None => self.give_owner(object, stat.uid, stat.gid)?,
         }
         for name in self.lowers.xattr_names(place)? {
             let private = xattr_names::shown(&name).is_none()
@@ -164,6 +159,10 @@ impl Overlay {
                     Err(error) => return Err(error),
                 }
             }
+        }
+        // Last, because they can keep the owner from everything else.
+        if upper.overriding.is_none() && stat.kind() != FileKind::Symlink {
+            object.set_permissions(stat.permissions())?;
         }
         let times = (NewTime::At(stat.atime), NewTime::At(stat.mtime));
         object.set_times(Some(times.0), Some(times.1))

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::needs_root;
 use crate::support::posix::{
     USER, append, as_ids, as_user, chmod, chown, create, errno, get_xattr, lstat, mkdir, mknod,
-    mode, mtime, open_file, open_rw, owner, run, set_times, set_xattr, text, with_umask,
+    mode, mtime, open_file, open_rw, owner, run, set_times, set_xattr, text, with_umask, xattrs,
 };
 use crate::support::{Union, same_as_plain};
 
@@ -422,4 +422,43 @@ fn truncating_beyond_the_largest_size_is_an_error() {
     let union = Union::new().lower("f a text=a").mount();
     assert_eq!(errno(open_rw(union.path("a")).set_len(i64::MAX as u64)), Errno::FBIG);
     assert_eq!(text(union.path("a")), "a");
+}
+
+#[test]
+fn default_access_list_of_the_work_directory_stays_there() {
+    needs_root!();
+    let lower = "d d mode=0777\nf d/a mode=0640 own=5:6 text=a\nd e mode=0750\nf e/b mode=0600";
+    let layers = Union::new().lower(lower);
+    let work = layers.path().join("work");
+    run("setfacl", ["-d".as_ref(), "-m".as_ref(), "u:1000:rwx".as_ref(), work.as_os_str()]);
+    let mut union = layers.mount();
+    append(union.path("d/a"), "+");
+    append(union.path("e/b"), "+");
+    as_user(|| {
+        with_umask(0o022, || {
+            create(union.path("d/new"), OFlags::WRONLY, 0o666).unwrap();
+            mkdir(union.path("d/dir"), 0o777).unwrap();
+            mknod(union.path("d/pipe"), FileType::Fifo, (0, 0)).unwrap();
+        });
+    });
+    let modes = [
+        ("d", 0o777),
+        ("d/a", 0o640),
+        ("e", 0o750),
+        ("e/b", 0o600),
+        ("d/new", 0o644),
+        ("d/dir", 0o755),
+        ("d/pipe", 0o644),
+    ];
+    for _ in 0..2 {
+        for (name, expected) in modes {
+            assert_eq!(mode(union.path(name)), expected, "{name}");
+            for path in [union.path(name), union.upper(name)] {
+                let lists = xattrs(&path).into_iter().filter(|name| name.contains("posix_acl"));
+                assert_eq!(lists.collect::<Vec<_>>(), [""; 0], "{}", path.display());
+            }
+        }
+        assert_eq!(owner(union.path("d/new")), (USER, USER));
+        union.remount();
+    }
 }

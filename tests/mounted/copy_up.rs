@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags, fsync, major, minor};
 
-use crate::needs_root;
 use crate::support::posix::{
-    append, chmod, chown, exists, get_xattr, kind, long_name, lstat, mknod, mode, mtime, names,
-    open_file, open_rw, owner, run, set_times, set_xattr, text,
+    append, chmod, chown, exists, get_xattr, kind, long_name, lstat, mkdir, mknod, mode, mtime,
+    names, open_file, open_rw, owner, run, set_times, set_xattr, text,
 };
 use crate::support::{Field, Snapshot, Union, assert_same, tree};
+use crate::{isolated, needs_root};
 
 #[test]
 fn opening_for_writing_copies_nothing_until_the_first_change() {
@@ -320,4 +320,60 @@ fn new_nodes_of_every_kind_are_made_in_the_upper_layer() {
         assert_eq!(kind(&shown), kind(&stored), "{name}");
         assert_eq!(lstat(&shown).st_rdev, lstat(&stored).st_rdev, "{name}");
     }
+}
+
+#[test]
+fn upper_directory_without_write_permission_takes_a_copied_up_child_of_an_ordinary_user() {
+    isolated!(User, {
+        let mut union = Union::new().lower("f d/a text=a").mount();
+        chmod(union.path("d"), 0o555).unwrap();
+        set_times(union.path("d"), 1000.5, 1000.5).unwrap();
+        append(union.path("d/a"), "+");
+        for _ in 0..2 {
+            assert_eq!(
+                (text(union.path("d/a")), text(union.upper("d/a"))),
+                ("a+".into(), "a+".into())
+            );
+            assert_eq!((mode(union.path("d")), mode(union.upper("d"))), (0o555, 0o555));
+            assert_eq!(mtime(union.path("d")), (1000, 500_000_000));
+            union.remount();
+        }
+    });
+}
+
+#[test]
+fn directory_without_write_permission_takes_a_copied_up_child_of_an_ordinary_user() {
+    isolated!(User, {
+        let lower = "d d mode=0555 mtime=1000.5\nf d/a text=a\nf d/b text=b";
+        let mut union = Union::new().lower(lower).mount();
+        append(union.path("d/a"), "+");
+        for _ in 0..2 {
+            assert_eq!(text(union.path("d/a")), "a+");
+            assert_eq!((mode(union.path("d")), mode(union.upper("d"))), (0o555, 0o555));
+            assert_eq!(mtime(union.path("d")), (1000, 500_000_000));
+            union.remount();
+        }
+        append(union.path("d/b"), "+");
+        assert_eq!((text(union.path("d/b")), mode(union.path("d"))), ("b+".into(), 0o555));
+        assert_eq!(mtime(union.path("d")), (1000, 500_000_000));
+    });
+}
+
+#[test]
+fn read_only_files_and_directories_of_an_ordinary_user_can_be_changed_moved_and_removed() {
+    isolated!(User, {
+        let lower = "f f mode=0444 text=f user.own=kept\nd d mode=0555\nd e mode=0555";
+        let mut union = Union::new().lower(lower).mount();
+        chmod(union.path("f"), 0o644).unwrap();
+        fs::rename(union.path("d"), union.path("moved")).unwrap();
+        mkdir(union.path("new"), 0o444).unwrap();
+        fs::remove_dir(union.path("new")).unwrap();
+        fs::remove_dir(union.path("e")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(names(union.path("")), ["f", "moved"]);
+            assert_eq!((mode(union.path("f")), mode(union.path("moved"))), (0o644, 0o555));
+            assert_eq!(text(union.path("f")), "f");
+            union.remount();
+        }
+    });
 }

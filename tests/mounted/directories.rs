@@ -7,9 +7,9 @@ use std::path::Path;
 use rustix::fs::{Dir, FileType, OFlags};
 use rustix::io::Errno;
 
-use crate::needs_root;
 use crate::support::Union;
-use crate::support::posix::{errno, exists, ino, kind, lstat, names, open_file};
+use crate::support::posix::{errno, exists, ino, kind, lstat, mode, names, open_file};
+use crate::{isolated, needs_root};
 
 /// One directory entry as the kernel gave it.
 struct Listed {
@@ -227,4 +227,23 @@ fn names_and_directories_are_not_confused() {
     assert_eq!(errno(fs::metadata(union.path("file/x"))), Errno::NOTDIR);
     assert_eq!(errno(fs::write(union.path("dir"), "")), Errno::ISDIR);
     assert_eq!(lstat(union.path("dir/..")).st_ino, ino(union.path("")));
+}
+
+#[test]
+fn merged_directory_that_may_not_be_listed_does_not_hide_its_neighbours() {
+    isolated!(User, {
+        let layer = "d d mode=0300\nf d/x\nf c/x";
+        // The proof would have to list the directory.
+        let builder = Union::new().lower(&format!("{layer}\nf a")).lower(&format!("{layer}\nf e"));
+        let mut union = builder.upper(layer).unchecked_lowers().mount();
+        for _ in 0..2 {
+            assert_eq!(names(union.path("")), ["a", "c", "d", "e"]);
+            for name in ["a", "c", "d", "e"] {
+                assert!(exists(union.path(name)), "{name}");
+            }
+            assert_eq!(mode(union.path("d")), 0o300);
+            assert_eq!(errno(fs::read_dir(union.path("d"))), Errno::ACCESS);
+            union.remount();
+        }
+    });
 }

@@ -270,6 +270,23 @@ fn data_of_lower_links_goes_with_their_last_name() {
     }
 }
 
+#[test]
+fn data_appended_by_a_deleted_name_is_in_the_upper_layer_by_the_name_that_is_left() {
+    needs_root!();
+    for first in ["a", "b"] {
+        let mut union = Union::new().lower("f a text=old\nh b to=a").mount();
+        let second = if first == "a" { "b" } else { "a" };
+        append(union.path(first), "+1");
+        fs::remove_file(union.path(first)).unwrap();
+        append(union.path(second), "+2");
+        assert_linked(&union, &[second], "old+1+2");
+        assert_eq!(text(union.upper(second)), "old+1+2", "{second} in the upper layer");
+        union.remount();
+        assert_eq!(names(union.path("")), [second]);
+        assert_linked(&union, &[second], "old+1+2");
+    }
+}
+
 /// These names, and as far as st_nlink tells no others, are one file.
 fn assert_linked(union: &Union, paths: &[&str], content: &str) {
     let first = ino(union.path(paths[0]));

@@ -326,3 +326,20 @@ fn lower_device_is_renamed_as_a_device() {
     assert_eq!(kind(union.path("d")), FileType::BlockDevice);
     assert_eq!(names(union.path("")), ["d", "n"]);
 }
+
+#[test]
+fn upper_file_renamed_onto_an_upper_file_leaves_a_whiteout_and_nothing_staged() {
+    needs_root!();
+    let mut union = Union::new().lower("f a text=a\nf b text=b").mount();
+    append(union.path("a"), "+");
+    append(union.path("b"), "+");
+    fs::rename(union.path("a"), union.path("b")).unwrap();
+    assert!(is_whiteout(union.upper("a")));
+    assert_eq!(text(union.upper("b")), "a+");
+    assert_eq!(names(union.work("plyfs/stage")), [""; 0]);
+    for _ in 0..2 {
+        assert_eq!(names(union.path("")), ["b"]);
+        assert_eq!(text(union.path("b")), "a+");
+        union.remount();
+    }
+}

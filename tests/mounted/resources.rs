@@ -1,15 +1,19 @@
 //! Memory, descriptors, caches, and many users at once. What takes long is ignored unless asked for.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::needs_root;
 use crate::support::Union;
-use crate::support::posix::{append, exists, names, text};
+use crate::support::posix::{append, exists, names, open_file, run, text};
+use crate::support::scratch::detach;
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -215,4 +219,44 @@ fn directories_renamed_across_each_other_never_lock_up() {
     });
     assert_eq!(names(union.path("a")), ["one", "two"]);
     assert_eq!(names(union.path("b/three")), ["x", "y"]);
+}
+
+#[test]
+fn program_ends_well_after_a_very_deep_tree() {
+    needs_root!();
+    let mut union = Union::new().lower("f a").lifetime(LONG).mount();
+    let mut dir = OwnedFd::from(open_file(union.path(""), OFlags::DIRECTORY).unwrap());
+    for depth in 0..20_000 {
+        let made = mkdirat(&dir, "d", Mode::RWXU)
+            .and_then(|()| openat(&dir, "d", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()));
+        dir = made.unwrap_or_else(|error| panic!("directory {depth}: {error}"));
+    }
+    drop(dir);
+    let mount = union.take();
+    detach(mount.point());
+    let status = mount.wait();
+    // The library removes directories with one descriptor for each level.
+    run("rm", ["-r".as_ref(), union.upper("d").as_os_str()]);
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn writes_beyond_the_largest_size_of_a_file_do_not_end_the_program() {
+    needs_root!();
+    let large = "x".repeat(1 << 20);
+    let union = Union::new()
+        .wrapper(&["prlimit", "--fsize=51200:51200"])
+        .lower(&format!("f large text={large}\nf small text=small"))
+        .mount();
+    let too_large = |result: std::io::Result<()>, expected: &[u8], name: &str| match result {
+        Ok(()) => assert!(fs::read(union.path(name)).unwrap() == expected, "{name}"),
+        Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::FBIG), "{name}"),
+    };
+    too_large(fs::write(union.path("new"), &large), large.as_bytes(), "new");
+    let half = 1 << 19;
+    let cut = fs::File::options().write(true).open(union.path("large")).unwrap().set_len(half);
+    too_large(cut, &large.as_bytes()[..half as usize], "large");
+    append(union.path("small"), "+");
+    assert_eq!(text(union.path("small")), "small+");
+    assert_eq!(names(union.path("")), ["large", "new", "small"]);
 }
