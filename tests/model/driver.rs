@@ -6,11 +6,16 @@ use std::collections::{BTreeSet, HashMap};
 use rustix::io::Errno;
 
 use crate::case::Redirect;
-use crate::layer::Leaf;
 use crate::model::{Ino, Kind, Outcome, ROOT, Stamp, Tree};
 use crate::op::{Change, Op, Target, Whence};
-use crate::subject::{Answer, Attr, Changes, DirEntry, Entry, Node, Subject};
+use crate::subject::{Attr, Entry, Node, Subject};
 use crate::text::Text;
+
+mod read_dir;
+mod request;
+
+use read_dir::PartialRead;
+use request::Reply;
 
 /// A difference between the model and the subject, in words.
 pub type Check = Result<(), String>;
@@ -27,16 +32,6 @@ pub struct Driver<S> {
     partial: Option<PartialRead>,
     /// Seconds since 1970 at the start.
     started: i64,
-}
-
-/// A directory being read while it changes.
-struct PartialRead {
-    dir: Ino,
-    cookie: u64,
-    seen: Vec<Text>,
-    /// Entries there from the beginning until now, and all that were there at any time.
-    always: BTreeSet<(Text, Ino)>,
-    ever: BTreeSet<Text>,
 }
 
 impl<S: Subject> Driver<S> {
@@ -93,110 +88,6 @@ impl<S: Subject> Driver<S> {
             (Ok(expected), Ok(Reply::Plain(actual))) if expected == actual => Ok(()),
             (Err(expected), Err(actual)) if expected == actual => Ok(()),
             (expected, actual) => Err(format!("expected {expected:?}, got {actual:?}")),
-        }
-    }
-
-    /// The nodes that `op` names, looked up as the kernel would.
-    fn request(&mut self, op: &Op) -> Result<Request, String> {
-        let mut request = Request::default();
-        let (targets, places): (Vec<&Target>, Vec<&Text>) = match op {
-            Op::Lookup(path) | Op::Unlink(path) | Op::RemoveDir(path) => (vec![], vec![path]),
-            Op::Create(path, _) | Op::MakeDir(path, _) => (vec![], vec![path]),
-            Op::MakeNode(path, ..) | Op::MakeSymlink(path, ..) => (vec![], vec![path]),
-            Op::Hold(path, _) => (vec![], vec![path]),
-            Op::Link(target, path) => (vec![target], vec![path]),
-            Op::Rename(from, to, _) => (vec![], vec![from, to]),
-            Op::CopyRange(from, _, to, ..) => (vec![from, to], vec![]),
-            Op::Write(target, ..) | Op::Read(target, ..) | Op::SetAttr(target, _) => {
-                (vec![target], vec![])
-            }
-            Op::Allocate(target, ..) | Op::Seek(target, ..) | Op::Sync(target) => {
-                (vec![target], vec![])
-            }
-            Op::Stat(target) | Op::ReadLink(target) | Op::ListXattr(target) => {
-                (vec![target], vec![])
-            }
-            Op::SetXattr(target, ..) | Op::GetXattr(target, _) | Op::RemoveXattr(target, _) => {
-                (vec![target], vec![])
-            }
-            Op::ReadDir(_)
-            | Op::ReadSome(..)
-            | Op::ReadRest
-            | Op::Release(_)
-            | Op::Forget(_)
-            | Op::Remount
-            | Op::RemountTo(_) => (vec![], vec![]),
-        };
-        for target in targets {
-            request.targets.push(self.node(target)?);
-        }
-        for path in places {
-            // The root has no parent: only `Hold` can name it.
-            if let Some((parent, name)) = path.split_last() {
-                request.places.push((self.walk(&parent)?, name));
-            }
-        }
-        Ok(request)
-    }
-
-    fn call(&self, op: &Op, request: &Request) -> Answer<Reply> {
-        let subject = &self.subject;
-        let target = |at: usize| request.targets[at];
-        let place = |at: usize| (request.places[at].0, request.places[at].1.as_os());
-        let entry = |made: Answer<Entry>| made.map(|entry| Reply::Object(Some(entry)));
-        let done = |result: Answer<()>| result.map(|()| Reply::Plain(Outcome::Done));
-        let count = |result: Answer<usize>| result.map(|n| Reply::Plain(Outcome::Count(n)));
-        let bytes =
-            |result: Answer<Vec<u8>>| result.map(|it| Reply::Plain(Outcome::Bytes(Text(it))));
-        match op {
-            Op::Hold(path, _) if path.0.is_empty() => subject.attr(subject.root()).map(Reply::Attr),
-            Op::Lookup(_) | Op::Hold(..) => {
-                subject.lookup(place(0).0, place(0).1).map(Reply::Object)
-            }
-            Op::Create(_, new) => entry(subject.create(place(0).0, place(0).1, *new)),
-            Op::MakeDir(_, new) => entry(subject.make_dir(place(0).0, place(0).1, *new)),
-            Op::MakeNode(_, leaf, new) => {
-                let (kind, rdev) = node_type(leaf);
-                let new = crate::op::New { mode: kind | new.mode, ..*new };
-                entry(subject.make_node(place(0).0, place(0).1, new, rdev))
-            }
-            Op::MakeSymlink(_, to, new) => {
-                entry(subject.symlink(place(0).0, place(0).1, &to.0, *new))
-            }
-            Op::Link(..) => entry(subject.link(target(0), place(0).0, place(0).1)),
-            Op::Unlink(_) => done(subject.unlink(place(0).0, place(0).1)),
-            Op::RemoveDir(_) => done(subject.remove_dir(place(0).0, place(0).1)),
-            Op::Rename(_, _, how) => done(subject.rename(place(0), place(1), *how)),
-            Op::Write(_, at, data, kill) => {
-                count(subject.write(target(0), *at, &data.bytes(), *kill))
-            }
-            Op::Read(_, at, len) => bytes(subject.read(target(0), *at, *len)),
-            Op::SetAttr(_, change) => {
-                subject.set_attr(target(0), &changes(change)).map(Reply::Attr)
-            }
-            Op::Allocate(_, how, at, len) => done(subject.allocate(target(0), *how, *at, *len)),
-            Op::CopyRange(_, from_at, _, to_at, len) => {
-                count(subject.copy_range((target(0), *from_at), (target(1), *to_at), *len))
-            }
-            Op::Sync(_) => done(subject.sync(target(0))),
-            Op::Stat(_) => subject.attr(target(0)).map(Reply::Attr),
-            Op::ReadLink(_) => bytes(subject.read_link(target(0))),
-            Op::SetXattr(_, name, value, set) => {
-                done(subject.set_xattr(target(0), name.as_os(), &value.0, *set))
-            }
-            Op::GetXattr(_, name) => bytes(subject.get_xattr(target(0), name.as_os())),
-            Op::ListXattr(_) => subject
-                .list_xattr(target(0))
-                .map(|names| Reply::Plain(Outcome::Names(names.into_iter().map(Text).collect()))),
-            Op::RemoveXattr(_, name) => done(subject.remove_xattr(target(0), name.as_os())),
-            Op::Release(_) => Ok(Reply::Plain(Outcome::Done)),
-            Op::Seek(..)
-            | Op::ReadDir(_)
-            | Op::ReadSome(..)
-            | Op::ReadRest
-            | Op::Forget(_)
-            | Op::Remount
-            | Op::RemountTo(_) => unreachable!("has its own check"),
         }
     }
 
@@ -397,110 +288,6 @@ impl<S: Subject> Driver<S> {
         let answer = self.subject.seek(node, at, whence);
         if right { Ok(()) } else { Err(format!("impossible answer {answer:?} for size {size}")) }
     }
-
-    fn read_dir_from_every_cookie(&mut self, path: &Text) -> Check {
-        let node = self.walk(path)?;
-        let read = |after| self.subject.read_dir(node, after, usize::MAX);
-        let all = read(0).map_err(|errno| format!("{errno:?}"))?;
-        for (at, entry) in all.iter().enumerate() {
-            let rest = read(entry.cookie);
-            if rest.as_deref() != Ok(&all[at + 1..]) {
-                return Err(format!("all {all:?}, but after {entry:?}: {rest:?}"));
-            }
-        }
-        let ino = self.model.resolve(path).unwrap();
-        self.check_entries(ino, &all)
-    }
-
-    /// The names, types and inode numbers of one directory.
-    pub fn check_entries(&mut self, dir: Ino, actual: &[DirEntry]) -> Check {
-        let names: Vec<Text> = actual.iter().map(|entry| Text(entry.name.clone())).collect();
-        let mut sorted = names.clone();
-        sorted.sort();
-        let expected: Vec<Text> = self.model.entries(dir).keys().cloned().collect();
-        if sorted != expected {
-            return Err(format!("expected entries {expected:?}, got {sorted:?}"));
-        }
-        for (entry, name) in actual.iter().zip(&names) {
-            let ino = self.model.entries(dir)[name];
-            let kind = type_bits(&self.model.inodes[ino].kind);
-            if entry.kind != kind {
-                return Err(format!("{name:?}: expected d_type {kind:#o}, got {:#o}", entry.kind));
-            }
-            self.check_number(ino, entry.ino).map_err(|why| format!("d_ino of {name:?}: {why}"))?;
-        }
-        Ok(())
-    }
-
-    fn read_some(&mut self, path: &Text, count: usize) -> Check {
-        let node = self.walk(path)?;
-        let dir = self.model.resolve(path).unwrap();
-        let some = self.subject.read_dir(node, 0, count).map_err(|errno| format!("{errno:?}"))?;
-        let entries = self.model.entries(dir);
-        self.partial = some.last().map(|last| PartialRead {
-            dir,
-            cookie: last.cookie,
-            seen: some.iter().map(|entry| Text(entry.name.clone())).collect(),
-            always: entries.iter().map(|(name, ino)| (name.clone(), *ino)).collect(),
-            ever: entries.keys().cloned().collect(),
-        });
-        Ok(())
-    }
-
-    fn watch_partial_read(&mut self) {
-        let Some(partial) = &mut self.partial else { return };
-        if self.model.is_dead(partial.dir) || !self.nodes.contains_key(&partial.dir) {
-            self.partial = None;
-            return;
-        }
-        let entries = self.model.entries(partial.dir);
-        partial.always.retain(|(name, ino)| entries.get(name) == Some(ino));
-        partial.ever.extend(entries.keys().cloned());
-    }
-
-    /// What stayed in the directory all the time was listed exactly once.
-    fn read_rest(&mut self) -> Check {
-        let Some(mut partial) = self.partial.take() else { return Ok(()) };
-        let node = self.nodes[&partial.dir].0;
-        let rest = self
-            .subject
-            .read_dir(node, partial.cookie, usize::MAX)
-            .map_err(|errno| format!("{errno:?}"))?;
-        partial.seen.extend(rest.into_iter().map(|entry| Text(entry.name)));
-        let seen = &partial.seen;
-        let times = |name: &Text| seen.iter().filter(|it| *it == name).count();
-        if let Some((name, _)) = partial.always.iter().find(|(name, _)| times(name) != 1) {
-            return Err(format!("{name:?} was listed {} times: {seen:?}", times(name)));
-        }
-        match seen.iter().find(|name| !partial.ever.contains(name)) {
-            Some(name) => Err(format!("{name:?} was listed but never there: {seen:?}")),
-            None => Ok(()),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Request {
-    targets: Vec<Node>,
-    places: Vec<(Node, Text)>,
-}
-
-#[derive(Debug)]
-enum Reply {
-    Plain(Outcome),
-    Object(Option<Entry>),
-    Attr(Attr),
-}
-
-fn changes(change: &Change) -> Changes {
-    let caller = rustix::process::geteuid().as_raw();
-    let none = Changes { caller, ..Changes::default() };
-    match change {
-        Change::Permissions(mode) => Changes { mode: Some(mode.0), ..none },
-        Change::Owner(uid, gid) => Changes { uid: *uid, gid: *gid, ..none },
-        Change::Times(atime, mtime) => Changes { atime: *atime, mtime: *mtime, ..none },
-        Change::Size(size, caller) => Changes { size: Some(*size), caller: *caller, ..none },
-    }
 }
 
 /// The type bits of `st_mode`.
@@ -513,17 +300,6 @@ pub fn type_bits(kind: &Kind) -> u32 {
         Kind::Socket => 0o140_000,
         Kind::Char(..) => 0o020_000,
         Kind::Block(..) => 0o060_000,
-    }
-}
-
-/// Type bits and device number for `mknod`.
-fn node_type(leaf: &Leaf) -> (u32, (u32, u32)) {
-    match leaf {
-        Leaf::Fifo => (0o010_000, (0, 0)),
-        Leaf::Socket => (0o140_000, (0, 0)),
-        Leaf::Char(major, minor) => (0o020_000, (*major, *minor)),
-        Leaf::Block(major, minor) => (0o060_000, (*major, *minor)),
-        Leaf::File(_) | Leaf::Metacopy(..) | Leaf::Symlink(_) => unreachable!("admitted"),
     }
 }
 
