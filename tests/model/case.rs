@@ -111,18 +111,24 @@ impl Case {
         let directories = Directories::make(self.setup, &specs)
             .map_err(|error| format!("making the layers: {error}"))?;
         let Directories { layers, work, .. } = &directories;
+        let merged = specs.iter().filter(|spec| !spec.data_only).count();
+        let (stack, data_only) = layers.split_at(merged);
         match self.setup {
             Setup::Host => {
                 let open = || HostDir::open(layers[0].clone()).map_err(|errno| errno.to_string());
                 self.drive(open, &specs, &[])
             }
             Setup::KernelOverlay => {
-                let mount = OverlayMount::new(layers, work).map_err(|errno| errno.to_string())?;
+                let mount = OverlayMount::new(stack, work);
+                let mount = mount.map_err(|errno| format!("mounting: {errno}"))?;
                 let open = || HostDir::open(mount.root()).map_err(|errno| errno.to_string());
                 self.drive(open, &specs, layers)
             }
-            Setup::ReadOnly => self.drive(|| Union::open(self.setup, layers, work), &specs, layers),
-            _ => self.drive(|| Union::open(self.setup, layers, work), &specs, &layers[1..]),
+            _ => {
+                let open = || Union::open(self.setup, stack, data_only, work);
+                let upper = usize::from(self.setup != Setup::ReadOnly);
+                self.drive(open, &specs, &layers[upper..])
+            }
         }
     }
 

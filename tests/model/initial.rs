@@ -63,7 +63,9 @@ fn data_below(
             (descend(stack, within, &parent), name)
         }
     };
-    let Some(Found::Leaf(layer, leaf)) = find(stack, &within, &name) else { return None };
+    let Some(Found::Leaf(layer, leaf)) = find(stack, &within, &name) else {
+        return redirect.filter(|to| to.0.starts_with(b"/")).and_then(|to| data_layer(stack, to));
+    };
     match &stack[layer].leaves[leaf].1 {
         Leaf::File(data) => Some(*data),
         Leaf::Metacopy(_, redirect, _) => {
@@ -72,6 +74,16 @@ fn data_below(
         }
         _ => None,
     }
+}
+
+/// The file at `path` in the first data-only layer that has one; marks mean nothing there.
+fn data_layer(stack: &[LayerSpec], path: &Text) -> Option<Data> {
+    stack.iter().filter(|layer| layer.data_only).find_map(|layer| {
+        match &layer.leaves[layer.leaf_at(path)?].1 {
+            Leaf::File(data) => Some(*data),
+            _ => None,
+        }
+    })
 }
 
 /// Builds the layers, with the size that each visible metacopy must have.
@@ -132,7 +144,8 @@ fn descend<'a>(stack: &'a [LayerSpec], from: Merged<'a>, path: &Text) -> Merged<
 
 /// The merged root of the layers from `from` on.
 fn root(stack: &[LayerSpec], from: usize) -> Merged<'_> {
-    let roots = stack.iter().enumerate().skip(from).map(|(at, layer)| (at, &layer.root));
+    let merging = stack.iter().enumerate().skip(from).filter(|(_, layer)| !layer.data_only);
+    let roots = merging.map(|(at, layer)| (at, &layer.root));
     let mut merged = Merged::new();
     for (layer, dir) in roots {
         merged.push((layer, dir));

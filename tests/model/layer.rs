@@ -160,6 +160,8 @@ pub enum Item {
 /// minimised: steps that cannot be carried out are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
+    /// Whether the layer only holds data for metacopies of the others; such layers come last.
+    pub data_only: bool,
     pub root: Meta,
     pub marks: Vec<Mark>,
     pub items: Vec<Item>,
@@ -167,7 +169,7 @@ pub struct Layer {
 
 /// An empty layer.
 pub fn layer(items: Vec<Item>) -> Layer {
-    Layer { root: meta(0o755), marks: Vec::new(), items }
+    Layer { data_only: false, root: meta(0o755), marks: Vec::new(), items }
 }
 
 impl Layer {
@@ -179,9 +181,16 @@ impl Layer {
         Layer { marks, ..self }
     }
 
+    pub fn data_only(self) -> Layer {
+        Layer { data_only: true, ..self }
+    }
+
     /// The builder calls for what is not an item.
     pub fn extra_code(&self) -> String {
         let mut code = String::new();
+        if self.data_only {
+            code += ".data_only()";
+        }
         if self.root != meta(0o755) {
             code += &format!(".root({:?})", self.root);
         }
@@ -214,6 +223,7 @@ pub enum EntrySpec {
 /// A whole layer as it will be on disk.
 #[derive(Clone, Debug)]
 pub struct LayerSpec {
+    pub data_only: bool,
     pub root: DirSpec,
     pub leaves: Vec<(Meta, Leaf)>,
 }
@@ -312,8 +322,11 @@ pub fn dot_wh(name: &Text) -> Text {
 
 impl LayerSpec {
     pub fn build(layer: &Layer) -> LayerSpec {
-        let mut spec =
-            LayerSpec { root: DirSpec::new(&layer.root, &layer.marks), leaves: Vec::new() };
+        let mut spec = LayerSpec {
+            data_only: layer.data_only,
+            root: DirSpec::new(&layer.root, &layer.marks),
+            leaves: Vec::new(),
+        };
         layer.items.iter().for_each(|item| spec.add(item));
         let mut names = vec![0; spec.leaves.len()];
         spec.root.count_names(&mut names);
@@ -380,7 +393,8 @@ impl LayerSpec {
         }
     }
 
-    fn leaf_at(&self, path: &Text) -> Option<usize> {
+    /// The leaf at a path.
+    pub fn leaf_at(&self, path: &Text) -> Option<usize> {
         let (parent, name) = path.split_last()?;
         let dir =
             parent.components().try_fold(&self.root, |dir, part| match dir.entries.get(&part) {

@@ -100,6 +100,13 @@ fn a_directory_with_an_opaque_file_can_be_replaced() {
 }
 
 #[test]
+fn a_lower_file_called_like_a_mark_of_the_upper_layer_is_deleted_and_moved() {
+    let layers = [layer(vec![Whiteout(t("f"), DotWh)]), layer(vec![file(".wh.f"), file("f")])];
+    check_all(&layers, &[Unlink(t(".wh.f"))]);
+    check_all(&layers, &[moved(".wh.f", "g")]);
+}
+
+#[test]
 fn a_link_called_like_a_mark_is_copied_up_as_what_it_is() {
     let lower = layer(vec![file("d/f"), HardLink(t("d/.wh.g"), t("d/f")), file("d/g")]);
     check_all(&[layer(vec![]), lower], &[moved("d", "e")]);
@@ -150,6 +157,15 @@ fn a_metacopy_below_a_redirected_metacopy_finds_its_data() {
     let middle = layer(vec![Leaf(t("b/f"), meta(0o644), Metacopy(User, None, 0))]);
     let bottom = layer(vec![file("b/f")]);
     check(ReadOnly, vec![top, middle, bottom], &[]);
+}
+
+#[test]
+fn a_metacopy_gets_its_data_from_a_data_only_layer_and_moves() {
+    let redirect = Some(t("/objects/1"));
+    let lower = layer(vec![Leaf(t("a/f"), meta(0o644), Metacopy(User, redirect, 0))]);
+    let data = layer(vec![file("objects/1")]).data_only();
+    let ops = [moved("a", "b"), Write(At(t("b/f")), 5, one_byte(), true)];
+    check_all(&[layer(vec![]), lower, data], &ops);
 }
 
 // Metacopy files of the upper layer.

@@ -65,13 +65,13 @@ impl ValueTree for CaseTree {
 fn reductions(case: &Case) -> Vec<Case> {
     let mut all = Vec::new();
     all.extend(without_parts(&case.ops).map(|ops| Case { ops, ..case.clone() }));
-    if case.layers.len() > case.setup.fewest_layers() {
-        all.extend((0..case.layers.len()).map(|at| {
-            let mut less = case.clone();
-            less.layers.remove(at);
-            less
-        }));
-    }
+    all.extend((0..case.layers.len()).map(|at| {
+        let mut less = case.clone();
+        less.layers.remove(at);
+        less
+    }));
+    let merged = |case: &Case| case.layers.iter().filter(|layer| !layer.data_only).count();
+    all.retain(|less| merged(less) >= case.setup.fewest_layers());
     for (at, layer) in case.layers.iter().enumerate() {
         let mut change = |change: &dyn Fn(&mut Case)| {
             let mut less = case.clone();

@@ -25,11 +25,17 @@ pub struct Union {
 }
 
 impl Union {
-    pub fn open(setup: Setup, layers: &[PathBuf], work: &Path) -> Result<Union, String> {
+    pub fn open(
+        setup: Setup,
+        layers: &[PathBuf],
+        data_only: &[PathBuf],
+        work: &Path,
+    ) -> Result<Union, String> {
+        let data_only = data_only.to_vec();
         let upper = UpperDirs { upper: layers[0].clone(), work: work.to_path_buf() };
         let redirect = setup.rules().redirect.map_or(RedirectPolicy::default(), policy);
         let config = if setup == Setup::ReadOnly {
-            Config { lower: layers.to_vec(), ..Config::default() }
+            Config { lower: layers.to_vec(), data_only, ..Config::default() }
         } else {
             // Syncing costs the time of thousands of cases; where it is free, it is done.
             let root = rustix::process::geteuid().is_root();
@@ -37,6 +43,7 @@ impl Union {
             let volatile = !matches!(setup, Setup::UpperInMemory(_));
             Config {
                 lower: layers[1..].to_vec(),
+                data_only,
                 upper: Some(upper),
                 volatile,
                 redirect,

@@ -19,11 +19,15 @@ impl Generator<'_> {
     pub(super) fn layers(&mut self) -> Vec<Layer> {
         let setup = self.profile.setup;
         let more = if setup.has_marks() { self.rng.below(8) } else { 0 };
-        let count = setup.fewest_layers() + more;
+        // Which redirects lead the kernel into a data-only layer depends on what is in the others.
+        let may_be_data = setup.has_marks() && !self.kernel_forms();
+        let data_only = if may_be_data && self.rng.one_in(4) { 1 + self.rng.below(2) } else { 0 };
+        let count = setup.fewest_layers() + more + data_only;
         let mut known = Known::default();
         let is_upper = |at| at + 1 == count && setup.rules().redirect.is_some();
         let mut layers: Vec<Layer> =
             (0..count).map(|at| self.layer(&mut known, is_upper(at))).collect();
+        layers[..data_only].iter_mut().for_each(|layer| layer.data_only = true);
         layers.reverse();
         layers
     }

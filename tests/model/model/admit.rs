@@ -1,7 +1,7 @@
 //! Which operations reach a filesystem: the kernel stops all others before.
 
-use super::{Ino, ROOT, Tree};
 use super::inode::{Kind, is_acl};
+use super::{Ino, ROOT, Tree};
 use crate::layer::Leaf;
 use crate::op::{Change, Op, Target};
 use crate::text::Text;
