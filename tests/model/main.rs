@@ -68,27 +68,27 @@ fn the_initial_tree_agrees_with_kernel_overlayfs() {
         println!("skipped: only root can mount what the kernel writes as root");
         return;
     }
-    random_cases(Setup::KernelOverlay, 150);
+    random_cases(Setup::KernelOverlay, 120);
 }
 
 #[test]
 fn a_union() {
-    random_cases(Setup::Union(Redirect::Copy), 300);
+    random_cases(Setup::Union(Redirect::Copy), 250);
 }
 
 #[test]
 fn a_union_with_redirects() {
-    random_cases(Setup::Union(Redirect::Mark), 300);
+    random_cases(Setup::Union(Redirect::Mark), 250);
 }
 
 #[test]
 fn a_union_that_refuses_to_rename_lower_directories() {
-    random_cases(Setup::Union(Redirect::Refuse), 100);
+    random_cases(Setup::Union(Redirect::Refuse), 80);
 }
 
 #[test]
 fn a_union_with_its_upper_layer_in_memory() {
-    random_cases(Setup::UpperInMemory(Redirect::Copy), 300);
+    random_cases(Setup::UpperInMemory(Redirect::Copy), 200);
 }
 
 #[test]
@@ -98,12 +98,12 @@ fn a_union_with_its_upper_layer_in_memory_and_redirects() {
 
 #[test]
 fn a_union_without_an_upper_layer() {
-    random_cases(Setup::ReadOnly, 100);
+    random_cases(Setup::ReadOnly, 80);
 }
 
 #[test]
 fn a_union_that_writes_dot_files() {
-    random_cases(Setup::DotFiles, 100);
+    random_cases(Setup::DotFiles, 120);
 }
 
 #[test]
@@ -112,5 +112,5 @@ fn a_union_that_stores_attributes() {
         println!("skipped: an ordinary user cannot store attributes of symbolic links");
         return;
     }
-    random_cases(Setup::StoredAttributes, 100);
+    random_cases(Setup::StoredAttributes, 120);
 }
