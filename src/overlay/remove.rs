@@ -78,6 +78,7 @@ impl Overlay {
             self.pin_if_last(node, parent, name, &Object::Child(dir.clone(), entry.name.clone()))?;
             upper.delete_file(dir.as_fd(), name, below)?;
         } else {
+            self.free_mark_name(upper, contents, &dir, name)?;
             upper.delete_lower(dir.as_fd(), name)?;
         }
         self.lose_name(upper, parent, contents, name, node, in_upper);
@@ -103,6 +104,7 @@ impl Overlay {
             self.pin(node, &Object::Own(self.upper_dir(node)?))?;
             upper.delete_dir(dir.as_fd(), name, below)?;
         } else {
+            self.free_mark_name(upper, contents, &dir, name)?;
             upper.delete_lower(dir.as_fd(), name)?;
         }
         inner.delete();
