@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::XattrFlags;
 
-use super::Name;
+use super::{Name, owner_rights};
 use crate::sys::{Errno, Object, Result};
 
 /// Whether what lies below a directory in lower layers shines through.
@@ -222,16 +222,9 @@ impl Namespaces {
 /// Sets an attribute, also on an object whose permissions keep its owner, which an ordinary user's daemon
 /// is, from writing to it.
 fn set_mark(object: &Object, name: &OsStr, value: &[u8]) -> Result<()> {
-    const OWNER_WRITE: u32 = 0o200;
     let set = || object.set_xattr(name, value, XattrFlags::empty());
     match set() {
-        Err(Errno::ACCESS) => {
-            let permissions = object.stat()?.permissions();
-            object.set_permissions(permissions | OWNER_WRITE)?;
-            let result = set();
-            object.set_permissions(permissions)?;
-            result
-        }
+        Err(Errno::ACCESS) => owner_rights::lend(&[object], owner_rights::WRITE, set),
         result => result,
     }
 }

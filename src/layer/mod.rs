@@ -12,6 +12,7 @@ pub mod inode_mark;
 pub mod listing;
 pub mod lower;
 pub mod origin;
+pub mod owner_rights;
 pub mod stat_override;
 pub mod upper;
 pub mod whiteout;

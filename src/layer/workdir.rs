@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 
-use super::{Name, whiteout};
+use super::{Name, owner_rights, whiteout};
 use crate::sys::{Errno, FileKind, Object, Result, dir, open};
 
 /// Our directory in the workdir.
@@ -306,28 +306,20 @@ pub fn move_dir(
     to: (BorrowedFd<'_>, &OsStr),
     rename: impl Fn() -> Result<()>,
 ) -> Result<()> {
-    const OWNER_WRITE: u32 = 0o200;
     match rename() {
         Err(Errno::ACCESS) => {}
         result => return result,
     }
-    let object = |(dir, name): (BorrowedFd<'_>, &OsStr)| {
-        open::child(dir, name, OFlags::PATH).map(|fd| Object::Own(Arc::new(fd)))
-    };
-    let mut lifted = Vec::new();
-    for end in [from, to] {
-        let Ok(object) = object(end) else { continue };
-        let stat = object.stat()?;
-        if stat.kind().is_dir() && stat.mode & OWNER_WRITE == 0 {
-            object.set_permissions(stat.permissions() | OWNER_WRITE)?;
-            lifted.push((object, stat.permissions()));
+    let mut dirs = Vec::new();
+    for (dir, name) in [from, to] {
+        match open::child(dir, name, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(fd) => dirs.push(Object::Own(Arc::new(fd))),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(error),
         }
     }
-    let renamed = rename();
-    for (object, permissions) in lifted {
-        object.set_permissions(permissions)?;
-    }
-    renamed
+    let dirs: Vec<&Object> = dirs.iter().collect();
+    owner_rights::lend(&dirs, owner_rights::WRITE, rename)
 }
 
 /// Makes a FIFO, socket or device.

@@ -16,7 +16,7 @@ use super::{Overlay, attr::overridden};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
 use crate::layer::workdir::{Staged, link};
-use crate::layer::{LayerIndex, LowerPlace, Upper, stat_override, xattr_names};
+use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights, stat_override, xattr_names};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
@@ -351,17 +351,11 @@ impl Overlay {
         dir: &Object,
         change: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        const WRITE_AND_SEARCH: u32 = 0o300;
         let before = dir.stat()?;
-        let locked = self.own.uid != 0 && before.mode & WRITE_AND_SEARCH != WRITE_AND_SEARCH;
-        if locked {
-            dir.set_permissions(before.permissions() | WRITE_AND_SEARCH)?;
-        }
-        let result = change();
-        if locked {
-            dir.set_permissions(before.permissions())?;
-        }
-        let result = result?;
+        let result = match self.own.uid {
+            0 => change()?,
+            _ => owner_rights::lend(&[dir], owner_rights::WRITE_AND_SEARCH, change)?,
+        };
         dir.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;
         Ok(result)
     }

@@ -10,6 +10,14 @@ use super::{Overlay, Result};
 use crate::layer::Upper;
 use crate::sys::{Errno, Object};
 
+/// A name that goes, and what has it.
+#[derive(Clone, Copy)]
+struct Going<'a> {
+    parent: &'a Arc<Node>,
+    name: &'a OsStr,
+    node: &'a Arc<Node>,
+}
+
 impl Overlay {
     /// Deletes a name of anything but a directory.
     ///
@@ -38,19 +46,14 @@ impl Overlay {
         let removed = match (directory, node.kind.is_dir()) {
             (false, true) => Err(Errno::ISDIR),
             (true, false) => Err(Errno::NOTDIR),
-            _ => self.remove_entered(upper, &parent, name, &node),
+            _ => self.remove_entered(upper, Going { parent: &parent, name, node: &node }),
         };
         self.forget(node.id, 1);
         removed
     }
 
-    fn remove_entered(
-        &self,
-        upper: &Upper,
-        parent: &Arc<Node>,
-        name: &OsStr,
-        node: &Arc<Node>,
-    ) -> Result<()> {
+    fn remove_entered(&self, upper: &Upper, going: Going<'_>) -> Result<()> {
+        let Going { parent, name, node } = going;
         self.copy_up(parent, 0)?;
         self.remember_data(node)?;
         let mut contents = self.contents_mut(parent)?;
@@ -58,19 +61,18 @@ impl Overlay {
             return Err(Errno::NOENT);
         }
         match node.kind.is_dir() {
-            true => self.rmdir_entered(upper, parent, &mut contents, name, node),
-            false => self.unlink_entered(upper, parent, &mut contents, name, node),
+            true => self.rmdir_entered(upper, going, &mut contents),
+            false => self.unlink_entered(upper, going, &mut contents),
         }
     }
 
     fn unlink_entered(
         &self,
         upper: &Upper,
-        parent: &Arc<Node>,
+        going: Going<'_>,
         contents: &mut Contents,
-        name: &OsStr,
-        node: &Arc<Node>,
     ) -> Result<()> {
+        let Going { parent, name, node } = going;
         let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
         let (in_upper, below) = (entry.layer.is_upper(), entry.below);
         let dir = self.upper_dir(parent)?;
@@ -81,18 +83,17 @@ impl Overlay {
             self.free_mark_name(upper, contents, &dir, name)?;
             upper.delete_lower(dir.as_fd(), name)?;
         }
-        self.lose_name(upper, parent, contents, name, node, in_upper);
+        self.lose_name(upper, going, contents, in_upper);
         Ok(())
     }
 
     fn rmdir_entered(
         &self,
         upper: &Upper,
-        parent: &Arc<Node>,
+        going: Going<'_>,
         contents: &mut Contents,
-        name: &OsStr,
-        node: &Arc<Node>,
     ) -> Result<()> {
+        let Going { parent, name, node } = going;
         let mut inner = self.contents_mut(node)?;
         if !inner.names.is_empty() {
             return Err(Errno::NOTEMPTY);
@@ -109,7 +110,7 @@ impl Overlay {
         }
         inner.delete();
         drop(inner);
-        self.lose_name(upper, parent, contents, name, node, in_upper);
+        self.lose_name(upper, going, contents, in_upper);
         Ok(())
     }
 
@@ -132,15 +133,8 @@ impl Overlay {
 
     /// Notes everywhere that `node` has lost a name. `in_upper` is whether the name was an upper one, so
     /// that the inode's own link count knows.
-    fn lose_name(
-        &self,
-        upper: &Upper,
-        parent: &Arc<Node>,
-        contents: &mut Contents,
-        name: &OsStr,
-        node: &Arc<Node>,
-        in_upper: bool,
-    ) {
+    fn lose_name(&self, upper: &Upper, going: Going<'_>, contents: &mut Contents, in_upper: bool) {
+        let Going { parent, name, node } = going;
         contents.names.remove(name, upper.form);
         node.remove_name(parent, name);
         if !node.kind.is_dir() {

@@ -34,6 +34,17 @@ struct At<'a> {
     name: &'a OsStr,
 }
 
+/// What moves where.
+#[derive(Clone, Copy)]
+struct Move<'a> {
+    from: At<'a>,
+    to: At<'a>,
+    /// What has the old name.
+    source: &'a Arc<Node>,
+    /// What has the new name already.
+    target: Option<&'a Arc<Node>>,
+}
+
 /// The locked contents of the two directories, or of the one.
 struct Locked<'n> {
     from: MappedRwLockWriteGuard<'n, Contents>,
@@ -76,7 +87,8 @@ impl Overlay {
                 return Err(error);
             }
         };
-        let renamed = self.rename_entered(upper, from, to, &source, target.as_ref(), flags);
+        let moving = Move { from, to, source: &source, target: target.as_ref() };
+        let renamed = self.rename_entered(upper, moving, flags);
         for node in target.iter().chain([&source]) {
             self.forget(node.id, 1);
         }
@@ -92,15 +104,8 @@ impl Overlay {
         }
     }
 
-    fn rename_entered(
-        &self,
-        upper: &Upper,
-        from: At<'_>,
-        to: At<'_>,
-        source: &Arc<Node>,
-        target: Option<&Arc<Node>>,
-        flags: RenameFlags,
-    ) -> Result<()> {
+    fn rename_entered(&self, upper: &Upper, moving: Move<'_>, flags: RenameFlags) -> Result<()> {
+        let Move { from, to, source, target } = moving;
         if self.is_settled(source, target, flags)? {
             return Ok(());
         }
@@ -123,8 +128,8 @@ impl Overlay {
             return Err(Errno::NOENT);
         }
         match (flags.exchange, target) {
-            (true, Some(target)) => self.exchange(upper, from, to, source, target, &mut locked),
-            _ => self.replace(upper, from, to, source, target, &mut locked),
+            (true, Some(target)) => self.exchange(upper, moving, target, &mut locked),
+            _ => self.replace(upper, moving, &mut locked),
         }
     }
 
@@ -283,15 +288,8 @@ impl Overlay {
         Ok(Locked { from, to: Some(self.contents_mut(to)?) })
     }
 
-    fn replace(
-        &self,
-        upper: &Upper,
-        from: At<'_>,
-        to: At<'_>,
-        source: &Arc<Node>,
-        target: Option<&Arc<Node>>,
-        locked: &mut Locked<'_>,
-    ) -> Result<()> {
+    fn replace(&self, upper: &Upper, moving: Move<'_>, locked: &mut Locked<'_>) -> Result<()> {
+        let Move { from, to, source, target } = moving;
         let from_dir = self.upper_dir(from.dir)?;
         let to_dir = self.upper_dir(to.dir)?;
         self.free_mark_name(upper, locked.to(), &to_dir, to.name)?;
@@ -380,12 +378,11 @@ impl Overlay {
     fn exchange(
         &self,
         upper: &Upper,
-        from: At<'_>,
-        to: At<'_>,
-        source: &Arc<Node>,
+        moving: Move<'_>,
         target: &Arc<Node>,
         locked: &mut Locked<'_>,
     ) -> Result<()> {
+        let Move { from, to, source, .. } = moving;
         let from_dir = self.upper_dir(from.dir)?;
         let to_dir = self.upper_dir(to.dir)?;
         let one = spot(from_dir.as_fd(), from.name, locked.from().names.get(from.name));

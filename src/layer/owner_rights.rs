@@ -1,0 +1,46 @@
+//! Rights that an object's owner lends himself. The daemon of an ordinary user owns what it changes, and is
+//! bound by its permissions all the same.
+
+use crate::sys::{Object, Result};
+
+/// May write.
+pub const WRITE: u32 = 0o200;
+/// May change the names in a directory.
+pub const WRITE_AND_SEARCH: u32 = 0o300;
+
+/// Does `change` while the owners of `objects` have `rights` (permission bits), and takes back afterwards
+/// what they did not have before.
+pub fn lend<T>(objects: &[&Object], rights: u32, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some((object, others)) = objects.split_first() else { return change() };
+    let before = object.stat()?.permissions();
+    if before & rights == rights {
+        return lend(others, rights, change);
+    }
+    object.set_permissions(before | rights)?;
+    let result = lend(others, rights, change);
+    object.set_permissions(before)?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{Errno, open};
+    use std::sync::Arc;
+
+    #[test]
+    fn lent_rights_are_taken_back_also_after_a_failure() {
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let object = Object::Own(Arc::new(open::directory(root.path()).unwrap()));
+        for (permissions, during) in [(0o505, 0o705), (0o755, 0o755)] {
+            object.set_permissions(permissions).unwrap();
+            let failed: Result<()> = lend(&[&object], WRITE_AND_SEARCH, || {
+                assert_eq!(object.stat()?.permissions(), during);
+                Err(Errno::IO)
+            });
+            assert_eq!(failed, Err(Errno::IO));
+            assert_eq!(object.stat().unwrap().permissions(), permissions);
+        }
+        object.set_permissions(0o700).unwrap();
+    }
+}
