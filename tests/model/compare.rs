@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::driver::{Check, Driver};
-use crate::model::{Ino, Kind, ROOT};
+use crate::cases::case::Check;
+use crate::cases::model::{Ino, Kind, ROOT};
+use crate::cases::text::Text;
+use crate::driver::Driver;
 use crate::subject::{Entry, Node, Subject};
-use crate::text::Text;
 
 impl<S: Subject> Driver<S> {
     /// Walks everything. With `plus`, directories are read together with their attributes. Leaves

@@ -5,20 +5,18 @@ use std::collections::{BTreeSet, HashMap};
 
 use rustix::io::Errno;
 
-use crate::case::Redirect;
-use crate::model::{Ino, Kind, Outcome, ROOT, Stamp, Tree};
-use crate::op::{Change, Op, Target, Whence};
+use crate::cases::case::Check;
+use crate::cases::model::{Ino, Kind, Outcome, ROOT, Stamp, Tree};
+use crate::cases::op::Redirect;
+use crate::cases::op::{Change, Op, Target, Whence};
+use crate::cases::text::Text;
 use crate::subject::{Attr, Entry, Node, Subject};
-use crate::text::Text;
 
 mod read_dir;
 mod request;
 
 use read_dir::PartialRead;
 use request::Reply;
-
-/// A difference between the model and the subject, in words.
-pub type Check = Result<(), String>;
 
 pub struct Driver<S> {
     pub subject: S,

@@ -24,10 +24,10 @@ use rustix::thread::{
     CapabilitySet, capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::acl::DEFAULT;
-use crate::case::Redirect;
-use crate::layer::own_ids;
-use crate::op::{Allocate, How, New, Set, Whence, stranger};
+use crate::cases::acl::DEFAULT;
+use crate::cases::layer::own_ids;
+use crate::cases::op::Redirect;
+use crate::cases::op::{Allocate, How, New, Set, Whence, stranger};
 use crate::subject::{Answer, Attr, Changes, DirEntry, Entry, Node, Subject};
 
 pub struct HostDir {
@@ -322,7 +322,8 @@ impl Subject for HostDir {
         let entries = self.read_dir(node, 0, usize::MAX)?.into_iter();
         entries
             .map(|entry| {
-                let found = self.entry(node, crate::text::Text(entry.name.clone()).as_os())?;
+                let found =
+                    self.entry(node, crate::cases::text::Text(entry.name.clone()).as_os())?;
                 Ok((entry, found))
             })
             .collect()

@@ -1,19 +1,22 @@
 //! Minimised failures of the past, as readable code.
 
-use crate::acl::{ACCESS, Acl};
-use crate::case::{Case, Redirect::*, Setup, Setup::*};
-use crate::layer::{Data, Item, Item::*, Layer, Leaf::*, Mark::*, Mode, Prefix::*, Whiteout::*};
-use crate::layer::{layer, meta};
-use crate::model::CAPABILITY;
-use crate::op::{Change::*, How::*, Op, Op::*, Target::*, new};
-use crate::text::{Text, t};
+use crate::cases::acl::{ACCESS, Acl};
+use crate::cases::case::Case;
+use crate::cases::layer::{
+    Data, Item, Item::*, Layer, Leaf::*, Mark::*, Mode, Prefix::*, Whiteout::*,
+};
+use crate::cases::layer::{layer, meta};
+use crate::cases::model::CAPABILITY;
+use crate::cases::op::{Change::*, How::*, Op, Op::*, Redirect::*, Target::*, new};
+use crate::cases::text::{Text, t};
+use crate::setup::{Setup, Setup::*};
 
 fn check(setup: Setup, layers: Vec<Layer>, ops: &[Op]) {
     rustix::process::umask(rustix::fs::Mode::empty());
     // To compare is to look at everything, which may itself hide what is wrong.
     for compare_every in [1, usize::MAX] {
-        let case = Case { setup, layers: layers.clone(), ops: ops.to_vec(), compare_every };
-        if let Err(why) = case.run() {
+        let case = Case { layers: layers.clone(), ops: ops.to_vec(), compare_every };
+        if let Err(why) = setup.run(&case) {
             panic!("{setup:?}, compared every {compare_every}: {why}");
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{lgetxattr, llistxattr};
 
-use crate::driver::Check;
+use crate::cases::case::Check;
 
 /// Everything but access times. The change time is part of it, so that even a change that was
 /// undone shows.

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
-use crate::case::Redirect;
-use crate::op::{Allocate, How, New, Set, Whence};
+use crate::cases::op::Redirect;
+use crate::cases::op::{Allocate, How, New, Set, Whence};
 
 pub type Node = u64;
 pub type Answer<T> = Result<T, Errno>;

@@ -14,8 +14,9 @@ use plyfs::sys::object::NewTime;
 use rustix::fs::{FallocateFlags, major, makedev, minor};
 use rustix::io::Errno;
 
-use crate::case::{Redirect, Setup};
-use crate::op::{Allocate, How, New, Set, Whence, stranger};
+use crate::cases::op::Redirect;
+use crate::cases::op::{Allocate, How, New, Set, Whence, stranger};
+use crate::setup::Setup;
 use crate::subject::{Answer, Attr, Changes, DirEntry, Entry, Node, Subject};
 
 pub struct Union {

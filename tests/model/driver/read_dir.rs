@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Check, Driver, type_bits};
-use crate::model::Ino;
+use super::{Driver, type_bits};
+use crate::cases::case::Check;
+use crate::cases::model::Ino;
+use crate::cases::text::Text;
 use crate::subject::{DirEntry, Subject};
-use crate::text::Text;
 
 /// A directory being read while it changes.
 pub(super) struct PartialRead {

@@ -1,11 +1,11 @@
 //! Operations as the subject understands them: nodes instead of paths.
 
 use super::Driver;
-use crate::layer::Leaf;
-use crate::model::Outcome;
-use crate::op::{Change, Op, Target};
+use crate::cases::layer::Leaf;
+use crate::cases::model::Outcome;
+use crate::cases::op::{Change, Op, Target};
+use crate::cases::text::Text;
 use crate::subject::{Answer, Attr, Changes, Entry, Node, Subject};
-use crate::text::Text;
 
 #[derive(Default)]
 pub(super) struct Request {
@@ -82,7 +82,7 @@ impl<S: Subject> Driver<S> {
             Op::MakeDir(_, new) => entry(subject.make_dir(place(0).0, place(0).1, *new)),
             Op::MakeNode(_, leaf, new) => {
                 let (kind, rdev) = node_type(leaf);
-                let new = crate::op::New { mode: kind | new.mode, ..*new };
+                let new = crate::cases::op::New { mode: kind | new.mode, ..*new };
                 entry(subject.make_node(place(0).0, place(0).1, new, rdev))
             }
             Op::MakeSymlink(_, to, new) => {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use proptest::strategy::ValueTree;
 
-use crate::case::Case;
-use crate::initial::drop_aliases;
-use crate::layer::{Data, Item, Leaf, Meta, Whiteout, meta};
-use crate::op::{Op, Target, new};
-use crate::text::Text;
+use crate::cases::case::Case;
+use crate::cases::initial::drop_aliases;
+use crate::cases::layer::{Data, Item, Leaf, Meta, Whiteout, meta};
+use crate::cases::op::{Op, Target, new};
+use crate::cases::text::Text;
 
 /// The smallest failing case so far, and the smaller one on trial.
 pub struct CaseTree {
@@ -17,16 +17,18 @@ pub struct CaseTree {
     /// Position in the list of reductions of `best`, and how many were tried since it changed.
     at: usize,
     tried: usize,
+    fewest_layers: usize,
 }
 
 impl CaseTree {
-    pub fn new(case: Case) -> CaseTree {
-        CaseTree { best: case, trial: None, at: 0, tried: 0 }
+    /// Of the layers that hold more than data, at least `fewest_layers` stay.
+    pub fn new(case: Case, fewest_layers: usize) -> CaseTree {
+        CaseTree { best: case, trial: None, at: 0, tried: 0, fewest_layers }
     }
 
     /// Puts the next reduction on trial; false when none of them fails any more.
     fn propose(&mut self) -> bool {
-        let mut all = reductions(&self.best);
+        let mut all = reductions(&self.best, self.fewest_layers);
         self.trial = None;
         if self.tried < all.len() {
             self.at %= all.len();
@@ -62,7 +64,7 @@ impl ValueTree for CaseTree {
 }
 
 /// Smaller cases to try, in the order of how much they may save.
-fn reductions(case: &Case) -> Vec<Case> {
+fn reductions(case: &Case, fewest_layers: usize) -> Vec<Case> {
     let mut all = Vec::new();
     all.extend(without_parts(&case.ops).map(|ops| Case { ops, ..case.clone() }));
     all.extend((0..case.layers.len()).map(|at| {
@@ -71,7 +73,7 @@ fn reductions(case: &Case) -> Vec<Case> {
         less
     }));
     let merged = |case: &Case| case.layers.iter().filter(|layer| !layer.data_only).count();
-    all.retain(|less| merged(less) >= case.setup.fewest_layers());
+    all.retain(|less| merged(less) >= fewest_layers);
     for (at, layer) in case.layers.iter().enumerate() {
         let mut change = |change: &dyn Fn(&mut Case)| {
             let mut less = case.clone();
@@ -176,7 +178,7 @@ fn simpler_ops(op: &Op) -> Vec<Op> {
             Op::Write(target.clone(), at, small, kill),
             Op::Write(target, at, small, false),
         ],
-        Op::Rename(from, to, _) => vec![Op::Rename(from, to, crate::op::How::Replace)],
+        Op::Rename(from, to, _) => vec![Op::Rename(from, to, crate::cases::op::How::Replace)],
         Op::Hold(path, _) => vec![Op::Lookup(path)],
         Op::RemountTo(_) => vec![Op::Remount],
         Op::ReadSome(path, count) => vec![Op::ReadSome(path, count / 2)],
@@ -212,7 +214,7 @@ fn rename_all(case: &mut Case, rename: &mut dyn FnMut(&mut Text)) {
             Item::Dir(path, _, marks) => {
                 rename(path);
                 for mark in marks {
-                    if let crate::layer::Mark::Redirect(_, to) = mark {
+                    if let crate::cases::layer::Mark::Redirect(_, to) = mark {
                         rename(to);
                     }
                 }

@@ -2,9 +2,9 @@
 
 use super::inode::{Kind, is_acl};
 use super::{Ino, ROOT, Tree};
-use crate::layer::Leaf;
-use crate::op::{Change, Op, Target};
-use crate::text::Text;
+use crate::cases::layer::Leaf;
+use crate::cases::op::{Change, Op, Target};
+use crate::cases::text::Text;
 
 impl Tree {
     /// Whether the kernel would pass `op` on to the filesystem at all.

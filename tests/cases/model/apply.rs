@@ -6,10 +6,10 @@ use rustix::io::Errno;
 
 use super::inode::{Inode, Kind, Stamp, is_acl};
 use super::{Applied, Ino, Outcome, Tree};
-use crate::case::Redirect;
-use crate::layer::{Data, Leaf, own_ids};
-use crate::op::{Allocate, Change, How, New, Op, Set, Target, stranger};
-use crate::text::Text;
+use crate::cases::layer::{Data, Leaf, own_ids};
+use crate::cases::op::Redirect;
+use crate::cases::op::{Allocate, Change, How, New, Op, Set, Target, stranger};
+use crate::cases::text::Text;
 
 impl Tree {
     /// Carries out an admitted operation.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::io::Errno;
 
-use crate::case::Redirect;
-use crate::op::Target;
-use crate::text::Text;
+use crate::cases::op::Redirect;
+use crate::cases::op::Target;
+use crate::cases::text::Text;
 
 mod admit;
 mod apply;

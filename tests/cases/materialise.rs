@@ -11,10 +11,10 @@ use rustix::fs::{
 };
 use rustix::io::{Result, pwrite};
 
-use crate::layer::{
+use crate::cases::layer::{
     DirSpec, EntrySpec, LayerSpec, Leaf, Mark, Meta, OPAQUE_FILE, Prefix, Whiteout, dot_wh, own_ids,
 };
-use crate::text::Text;
+use crate::cases::text::Text;
 
 /// Creates the layer in the existing empty directory `root`.
 pub fn materialise(spec: &LayerSpec, root: &Path) -> Result<()> {

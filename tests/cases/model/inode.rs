@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 
 use super::{Applied, Ino, Outcome};
-use crate::acl::{ACCESS, Acl, DEFAULT};
-use crate::layer::Meta;
-use crate::text::{Text, t};
+use crate::cases::acl::{ACCESS, Acl, DEFAULT};
+use crate::cases::layer::Meta;
+use crate::cases::text::{Text, t};
 
 /// The attribute that holds file capabilities.
 pub const CAPABILITY: &str = "security.capability";

@@ -3,24 +3,17 @@
 use proptest::test_runner::TestRng;
 use rand::Pick;
 
-use crate::acl::{ACCESS, Acl, DEFAULT};
-use crate::case::{Case, Setup};
-use crate::initial::{build, drop_aliases};
-use crate::layer::{Data, Layer, LayerSpec, Meta, layer, meta};
-use crate::model::{CAPABILITY, Kind};
-use crate::text::{Text, t};
+use crate::cases::acl::{ACCESS, Acl, DEFAULT};
+use crate::cases::case::Case;
+use crate::cases::initial::{build, drop_aliases};
+use crate::cases::layer::{Data, Layer, LayerSpec, Meta, layer, meta};
+use crate::cases::model::{CAPABILITY, Kind};
+use crate::cases::profile::{Marks, Ops, Profile};
+use crate::cases::text::{Text, t};
 
 mod layers;
 mod ops;
 mod rand;
-
-/// What may be generated.
-#[derive(Clone, Copy)]
-pub struct Profile {
-    pub setup: Setup,
-    /// Owners, devices and trusted attributes.
-    pub privileged: bool,
-}
 
 const PLAIN_NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const ODD_NAMES: [&str; 13] = [
@@ -53,7 +46,7 @@ pub fn case(profile: Profile, rng: &mut TestRng) -> Case {
     let mut generator = Generator { rng, profile, names };
     for _ in 0..odd {
         let name = t(generator.rng.pick(&ODD_NAMES));
-        if profile.setup.can_have(&name) {
+        if profile.can_have(&name) {
             generator.names.push(name);
         }
     }
@@ -61,7 +54,7 @@ pub fn case(profile: Profile, rng: &mut TestRng) -> Case {
     drop_aliases(&mut layers);
     let ops = generator.ops(&build(&layers));
     let compare_every = generator.rng.pick(&[1, 1, 1, 5, 1000]);
-    Case { setup: profile.setup, layers, ops, compare_every }
+    Case { layers, ops, compare_every }
 }
 
 impl Generator<'_> {
@@ -94,7 +87,7 @@ impl Generator<'_> {
         if self.profile.privileged {
             self.rng.pick(&[(0, 0), (0, 0), (1000, 1000), (0, 5)])
         } else {
-            crate::layer::own_ids()
+            crate::cases::layer::own_ids()
         }
     }
 
@@ -119,9 +112,7 @@ impl Generator<'_> {
         let trusted = ["trusted.a", "trusted.b", "trusted.overlay.redirect", "trusted.overlay.x"];
         let privileged = self.profile.privileged && self.rng.one_in(2);
         let names = if privileged { &trusted } else { &user };
-        // Only a union knows which names are its own.
-        let own = self.profile.setup.has_marks() && self.profile.setup != Setup::KernelOverlay;
-        t(self.rng.pick(if own { names } else { &names[..2] }))
+        t(self.rng.pick(if self.profile.private_attributes { names } else { &names[..2] }))
     }
 
     fn acl(&mut self) -> Text {
@@ -143,7 +134,7 @@ impl Generator<'_> {
             4 if self.profile.privileged && matches!(kind, Kind::File(_)) => {
                 meta.xattr(t(CAPABILITY), capability())
             }
-            2 | 3 if !self.profile.setup.has_acls() => meta,
+            2 | 3 if !self.profile.acls => meta,
             2 if matches!(kind, Kind::Dir(_)) => meta.xattr(t(DEFAULT), self.acl()),
             3 if !matches!(kind, Kind::Symlink(_)) => {
                 let access = Acl::parse(&self.acl());

@@ -2,12 +2,12 @@
 
 use super::rand::Pick;
 use super::*;
-use crate::acl::{ACCESS, DEFAULT};
-use crate::case::Redirect;
-use crate::initial::initial_tree;
-use crate::layer::Mode;
-use crate::model::{CAPABILITY, Inode, Kind, Tree};
-use crate::op::{Allocate, Change, How, New, Op, Set, Target, Whence, new};
+use crate::cases::acl::{ACCESS, DEFAULT};
+use crate::cases::initial::initial_tree;
+use crate::cases::layer::Mode;
+use crate::cases::model::{CAPABILITY, Inode, Kind, Tree};
+use crate::cases::op::Redirect;
+use crate::cases::op::{Allocate, Change, How, New, Op, Set, Target, Whence, new};
 
 const SLOTS: usize = 3;
 const OFFSETS: [u64; 6] = [0, 1, 100, 4096, 5000, 20_000];
@@ -16,10 +16,9 @@ const SIZES: [u64; 6] = [0, 1, 100, 4096, 10_000, 30_000];
 impl Generator<'_> {
     pub(super) fn ops(&mut self, specs: &[LayerSpec]) -> Vec<Op> {
         let mut model = initial_tree(specs);
-        model.rules = self.profile.setup.rules();
-        // The kernel's overlay is there to be looked at.
-        let looks_only = self.profile.setup == Setup::KernelOverlay;
-        let count = if looks_only { 0 } else { 1 + self.rng.below(60) };
+        model.rules = self.profile.rules;
+        let none = self.profile.ops == Ops::None;
+        let count = if none { 0 } else { 1 + self.rng.below(60) };
         let mut ops = Vec::new();
         while ops.len() < count {
             let op = self.op(&model);
@@ -165,7 +164,7 @@ impl Generator<'_> {
 
     fn xattr_op(&mut self, model: &Tree) -> Op {
         let target = self.target(model, |_| true);
-        if self.profile.setup.has_acls() && self.rng.one_in(3) {
+        if self.profile.acls && self.rng.one_in(3) {
             return self.acl_op(target);
         }
         let is_file = model.target(&target).is_some_and(|ino| is_file(&model.inodes[ino]));

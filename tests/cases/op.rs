@@ -3,9 +3,8 @@
 
 use std::fmt;
 
-use crate::case::Redirect;
-use crate::layer::{Data, Leaf, Mode, own_ids};
-use crate::text::Text;
+use crate::cases::layer::{Data, Leaf, Mode, own_ids};
+use crate::cases::text::Text;
 
 /// What an operation on one object applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +95,17 @@ pub enum Set {
 pub enum Whence {
     Data,
     Hole,
+}
+
+/// What a rename of a directory that has a lower part does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirect {
+    /// Copies it up as a whole.
+    Copy,
+    /// Moves its upper part and notes where the lower one lies.
+    Mark,
+    /// Fails.
+    Refuse,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

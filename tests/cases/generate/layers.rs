@@ -2,8 +2,8 @@
 
 use super::rand::Pick;
 use super::*;
-use crate::initial::kind;
-use crate::layer::{Item, Leaf, Mark, Prefix, Whiteout};
+use crate::cases::initial::kind;
+use crate::cases::layer::{Item, Leaf, Mark, Prefix, Whiteout};
 
 /// The paths of the layers generated so far.
 #[derive(Default)]
@@ -17,14 +17,15 @@ struct Known {
 impl Generator<'_> {
     /// Top first, generated from the bottom up so that marks find something to hide.
     pub(super) fn layers(&mut self) -> Vec<Layer> {
-        let setup = self.profile.setup;
-        let more = if setup.has_marks() { self.rng.below(8) } else { 0 };
+        let (fewest, most) = self.profile.layers;
+        let ordinary = fewest + self.rng.below(most - fewest + 1);
         // Which redirects lead the kernel into a data-only layer depends on what is in the others.
-        let may_be_data = setup.has_marks() && !self.kernel_forms();
+        let may_be_data = self.profile.marks == Marks::All;
         let data_only = if may_be_data && self.rng.one_in(4) { 1 + self.rng.below(2) } else { 0 };
-        let count = setup.fewest_layers() + more + data_only;
+        let count = ordinary + data_only;
         let mut known = Known::default();
-        let is_upper = |at| at + 1 == count && setup.rules().redirect.is_some();
+        let writable = self.profile.rules.redirect.is_some();
+        let is_upper = |at| at + 1 == count && writable;
         let mut layers: Vec<Layer> =
             (0..count).map(|at| self.layer(&mut known, is_upper(at))).collect();
         layers[..data_only].iter_mut().for_each(|layer| layer.data_only = true);
@@ -40,7 +41,7 @@ impl Generator<'_> {
         }
         let mode = if self.profile.privileged { self.dir_mode() } else { 0o755 };
         let layer = layer(items).root(self.meta(mode, &Kind::Dir(Default::default())));
-        let root_may_be = self.profile.setup.has_marks() && !self.kernel_forms();
+        let root_may_be = self.profile.marks == Marks::All;
         let opaque_root = root_may_be && self.rng.one_in(40);
         if opaque_root { layer.marks(self.opaque_marks()) } else { layer }
     }
@@ -65,12 +66,12 @@ impl Generator<'_> {
                 let to = self.rng.pick(&known.leaves);
                 items.push(Item::HardLink(path.clone(), to));
             }
-            3 if self.profile.setup.has_marks() => {
+            3 if self.profile.has_marks() => {
                 let form = self.whiteout(is_upper);
                 items.push(Item::Whiteout(path, form));
                 return;
             }
-            4 if self.profile.setup.has_marks() => {
+            4 if self.profile.has_marks() => {
                 let mode = self.file_mode();
                 let meta = self.meta(mode, &Kind::File(vec![]));
                 let redirect = self.rng.one_in(3).then(|| self.known_or_new(known));
@@ -115,14 +116,9 @@ impl Generator<'_> {
         (mode, leaf)
     }
 
-    /// Whether only marks that the kernel writes as root are wanted.
-    fn kernel_forms(&self) -> bool {
-        self.profile.setup == Setup::KernelOverlay
-    }
-
     fn prefix(&mut self) -> Prefix {
-        if self.kernel_forms() {
-            return Prefix::Trusted;
+        if let Some(prefix) = self.profile.kernel_prefix() {
+            return prefix;
         }
         if self.profile.privileged && self.rng.one_in(2) { Prefix::Trusted } else { Prefix::User }
     }
@@ -132,7 +128,7 @@ impl Generator<'_> {
         match self.rng.below(4) {
             0 => Whiteout::Device,
             1 => Whiteout::SharedDevice,
-            2 if !self.kernel_forms() => Whiteout::DotWh,
+            2 if self.profile.marks == Marks::All => Whiteout::DotWh,
             _ if is_upper => Whiteout::Device,
             _ => Whiteout::Xattr(self.prefix()),
         }
@@ -140,7 +136,7 @@ impl Generator<'_> {
 
     fn opaque_marks(&mut self) -> Vec<Mark> {
         match self.rng.below(4) {
-            _ if self.kernel_forms() => vec![Mark::Opaque(Prefix::Trusted)],
+            _ if self.profile.marks != Marks::All => vec![Mark::Opaque(self.prefix())],
             0 => vec![Mark::Opaque(self.prefix())],
             1 if self.profile.privileged => {
                 vec![Mark::Opaque(Prefix::Trusted), Mark::Opaque(Prefix::User)]
@@ -152,7 +148,7 @@ impl Generator<'_> {
 
     /// A redirect moves: whoever writes one leaves a whiteout behind.
     fn dir_marks(&mut self, known: &Known, path: &Text, items: &mut Vec<Item>) -> Vec<Mark> {
-        if !self.profile.setup.has_marks() {
+        if !self.profile.has_marks() {
             return vec![];
         }
         match self.rng.below(10) {

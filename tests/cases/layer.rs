@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::text::{Text, t};
+use crate::cases::text::{Text, t};
 
 /// Permission bits; prints in octal.
 #[derive(Clone, Copy, PartialEq, Eq)]

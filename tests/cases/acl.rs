@@ -1,6 +1,6 @@
 //! POSIX access control lists as the model needs them (`struct posix_acl_xattr_header`, version 2).
 
-use crate::text::Text;
+use crate::cases::text::Text;
 
 pub const ACCESS: &str = "system.posix_acl_access";
 pub const DEFAULT: &str = "system.posix_acl_default";

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::layer::{Data, DirSpec, EntrySpec, Item, Layer, LayerSpec, Leaf, Mark, Meta};
-use crate::model::{Inode, Kind, Tree};
-use crate::text::Text;
+use crate::cases::layer::{Data, DirSpec, EntrySpec, Item, Layer, LayerSpec, Leaf, Mark, Meta};
+use crate::cases::model::{Inode, Kind, Tree};
+use crate::cases::text::Text;
 
 /// The directories that make up one directory of the union, top first, with their layers.
 type Merged<'a> = Vec<(usize, &'a DirSpec)>;
