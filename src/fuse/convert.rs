@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::ioctl::opcode;
+
 use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
 
 use crate::overlay::{Attr, Caller, DirEntry, NodeId};
@@ -120,6 +122,9 @@ pub(super) fn name_list(names: &[Box<OsStr>]) -> Vec<u8> {
     names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect()
 }
 
+const GET_FLAGS: u32 = opcode::read::<libc::c_long>(b'f', 1) as u32;
+const SET_FLAGS: u32 = opcode::write::<libc::c_long>(b'f', 2) as u32;
+
 /// The ioctls of inode flags.
 pub(super) enum InodeFlagsCall {
     /// `FS_IOC_GETFLAGS`
@@ -133,12 +138,13 @@ pub(super) enum InodeFlagsCall {
 }
 
 impl InodeFlagsCall {
-    /// Understands the call in its forms with 4 and 8 bytes (linux/fs.h: `_IOR('f', 1, long)`,
-    /// `_IOR('f', 1, int)`, `_IOW('f', 2, …)`, `_IOR('X', 31, struct fsxattr)`, `_IOW('X', 32, …)`).
+    /// Understands the calls that the kernel itself makes, and so has checked (linux/fs.h: `_IOR('f', 1, long)`,
+    /// `_IOW('f', 2, long)`, `_IOR('X', 31, struct fsxattr)`, `_IOW('X', 32, struct fsxattr)`). Any other number
+    /// comes straight from a program: the setter with an `int`, above all, would be open to everybody.
     pub fn parse(command: u32, input: &[u8]) -> Option<Self> {
         match command {
-            0x8008_6601 | 0x8004_6601 => Some(Self::Get),
-            0x4008_6602 | 0x4004_6602 => {
+            GET_FLAGS => Some(Self::Get),
+            SET_FLAGS => {
                 let bytes = input.get(..4)?.try_into().ok()?;
                 Some(Self::Set(u32::from_ne_bytes(bytes)))
             }

@@ -21,7 +21,8 @@ use fuser::{
 
 use crate::overlay::{Allocate, Entry, Flow, Overlay, RenameFlags, SeekTo, SetAttr};
 use crate::sys::{Errno, Result};
-use convert::{attr, caller, errno, kind, new_time, node};
+use convert::{InodeFlagsCall, attr, caller, errno, kind, new_time, node};
+use negotiate::Agreed;
 
 /// How the union is offered to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +53,7 @@ const GENERATION: Generation = Generation(0);
 pub struct Adapter {
     overlay: Overlay,
     policy: Policy,
-    /// Whether the kernel understands that it need not tell of opens.
-    zero_open: bool,
+    agreed: Agreed,
 }
 
 thread_local! {
@@ -64,7 +64,7 @@ thread_local! {
 impl Adapter {
     /// Offers `overlay` as `policy` says.
     pub fn new(overlay: Overlay, policy: Policy) -> Self {
-        Self { overlay, policy, zero_open: false }
+        Self { overlay, policy, agreed: Agreed::default() }
     }
 
     fn ttl(&self) -> Duration {
@@ -132,7 +132,7 @@ fn reply_count(result: Result<usize>, reply: ReplyWrite) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        self.zero_open = negotiate::negotiate(&self.policy, config)?;
+        self.agreed = negotiate::negotiate(&self.policy, config)?;
         Ok(())
     }
 
@@ -263,7 +263,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if self.zero_open {
+        if self.agreed.zero_open {
             return reply.error(errno(Errno::NOSYS));
         }
         let prepared = match flags.acc_mode() {
@@ -280,7 +280,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.zero_open {
+        match self.agreed.zero_open {
             true => reply.error(errno(Errno::NOSYS)),
             false => reply.opened(FileHandle(0), FopenFlags::empty()),
         }
@@ -474,18 +474,23 @@ impl Filesystem for Adapter {
         output_size: u32,
         reply: ReplyIoctl,
     ) {
-        let result = match convert::InodeFlagsCall::parse(command, input) {
-            Some(convert::InodeFlagsCall::Get) => self
+        let result = match InodeFlagsCall::parse(command, input) {
+            Some(InodeFlagsCall::Set(_) | InodeFlagsCall::SetExtended(_))
+                if !self.agreed.checks_flags =>
+            {
+                Err(Errno::OPNOTSUPP)
+            }
+            Some(InodeFlagsCall::Get) => self
                 .overlay
                 .inode_flags(node(ino))
                 .map(|flags| convert::flags_bytes(flags, output_size)),
-            Some(convert::InodeFlagsCall::Set(flags)) => {
+            Some(InodeFlagsCall::Set(flags)) => {
                 self.overlay.set_inode_flags(node(ino), flags).map(|()| Vec::new())
             }
-            Some(convert::InodeFlagsCall::GetExtended) => {
+            Some(InodeFlagsCall::GetExtended) => {
                 self.overlay.extended_flags(node(ino)).map(|value| value.to_vec())
             }
-            Some(convert::InodeFlagsCall::SetExtended(value)) => {
+            Some(InodeFlagsCall::SetExtended(value)) => {
                 self.overlay.set_extended_flags(node(ino), &value).map(|()| Vec::new())
             }
             None => Err(Errno::NOTTY),

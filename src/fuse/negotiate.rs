@@ -23,8 +23,17 @@ const ALWAYS: [InitFlags; 10] = [
     InitFlags::FUSE_BIG_WRITES,
 ];
 
-/// Agrees on capabilities; returns whether opens need not be answered.
-pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::Result<bool> {
+/// What the kernel will do.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Agreed {
+    /// Opens need not be answered.
+    pub zero_open: bool,
+    /// Who may set inode flags is checked before we are asked to (Linux 5.13).
+    pub checks_flags: bool,
+}
+
+/// Agrees on capabilities.
+pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::Result<Agreed> {
     let offered = config.capabilities();
     let mut wanted = ALWAYS.into_iter().fold(InitFlags::empty(), InitFlags::union);
     let zero_open = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
@@ -47,5 +56,7 @@ pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::
     if config.set_max_write(policy.max_write).is_err() {
         log::warn!("max_write={} is not possible here", policy.max_write);
     }
-    Ok(can_skip_opens)
+    // Offered since the same version; nothing tells it more directly.
+    let checks_flags = offered.contains(InitFlags::FUSE_SETXATTR_EXT);
+    Ok(Agreed { zero_open: can_skip_opens, checks_flags })
 }

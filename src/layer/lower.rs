@@ -195,11 +195,6 @@ impl Lowers {
         }
     }
 
-    /// Whether any layer has attributes that are overridden.
-    pub fn any_overriding(&self) -> bool {
-        self.layers.iter().any(|Layer::Dir(layer)| layer.overriding.is_some())
-    }
-
     /// Space and limits of the filesystem of the top layer.
     pub fn stat_fs(&self) -> Result<rustix::fs::StatVfs> {
         let Layer::Dir(layer) = self.layers.first().ok_or(Errno::NOENT)?;

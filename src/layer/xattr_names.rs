@@ -1,8 +1,8 @@
 //! Which extended attributes belong to the union itself, and how a user's own of the same names are
 //! stored.
 //!
-//! The union's marks lie under `trusted.overlay.`, `user.overlay.` and `user.fuseoverlayfs.`. They are
-//! hidden from the mount. A user's own attribute under one of these prefixes (a union nested in this one
+//! The union's marks lie under `trusted.overlay.`, `user.overlay.` and the prefixes of its peers. They are
+//! hidden from the mount, also where this union gives them no meaning: the next mount may. A user's own attribute under one of these prefixes (a union nested in this one
 //! sets such) is stored with the last word of the prefix doubled, `trusted.overlay.overlay.X`, and shown
 //! as `trusted.overlay.X` (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts").
 
@@ -11,10 +11,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Each reserved prefix and what is inserted after it to store a user's own attribute.
-const RESERVED: [(&[u8], &[u8]); 3] = [
+const RESERVED: [(&[u8], &[u8]); 5] = [
     (b"trusted.overlay.", b"overlay."),
     (b"user.overlay.", b"overlay."),
     (b"user.fuseoverlayfs.", b"fuseoverlayfs."),
+    (b"security.fuseoverlayfs.", b"fuseoverlayfs."),
+    (b"user.containers.", b"containers."),
 ];
 
 /// The longest attribute name of the Linux kernel in bytes (`XATTR_NAME_MAX`).
@@ -46,10 +48,13 @@ pub fn shown(name: &OsStr) -> Option<Cow<'_, OsStr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::stat_override::StatOverride;
 
     #[test]
     fn marks_are_hidden_and_own_names_come_back() {
-        for mark in ["trusted.overlay.opaque", "user.overlay.origin", "user.fuseoverlayfs.opaque"] {
+        let overrides = StatOverride::ALL.map(|form| form.name().to_str().unwrap());
+        let marks = ["trusted.overlay.opaque", "user.overlay.origin", "user.fuseoverlayfs.opaque"];
+        for mark in marks.into_iter().chain(overrides) {
             assert_eq!(shown(OsStr::new(mark)), None);
             let inner = stored(OsStr::new(mark)).unwrap();
             assert_eq!(shown(&inner).as_deref(), Some(OsStr::new(mark)));

@@ -16,7 +16,7 @@ use super::{Overlay, attr::overridden};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
 use crate::layer::workdir::{Staged, link};
-use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights, stat_override, xattr_names};
+use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights, xattr_names};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
@@ -148,8 +148,7 @@ impl Overlay {
             None => self.give_owner(object, stat.uid, stat.gid)?,
         }
         for name in self.lowers.xattr_names(place)? {
-            let private = xattr_names::shown(&name).is_none()
-                || stat_override::StatOverride::ALL.iter().any(|form| form.name() == &*name);
+            let private = xattr_names::shown(&name).is_none();
             let value = if private { None } else { self.lowers.xattr(place, &name)? };
             if let Some(value) = value {
                 match object.set_xattr(&name, &value, XattrFlags::empty()) {

@@ -7,7 +7,7 @@ use rustix::fs::XattrFlags;
 use super::attr::Located;
 use super::node::NodeId;
 use super::{Overlay, Result, acl};
-use crate::layer::{stat_override::StatOverride, xattr_names};
+use crate::layer::xattr_names;
 use crate::sys::Errno;
 
 impl Overlay {
@@ -17,9 +17,6 @@ impl Overlay {
     /// `ENODATA` when it is not set; `EOPNOTSUPP` where the layer has none.
     pub fn get_xattr(&self, id: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(id)?;
-        if self.is_private(name) {
-            return Err(Errno::NODATA);
-        }
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
         let mut value = match self.locate(&node)? {
             Located::Upper(object) => object.get_xattr(&stored)?,
@@ -39,8 +36,8 @@ impl Overlay {
             Located::Upper(object) => object.xattr_names()?,
             Located::Lower(place) => self.lowers.xattr_names(&place)?,
         };
-        let shown = stored.iter().filter(|name| !self.is_private(name));
-        Ok(shown.filter_map(|name| xattr_names::shown(name)).map(|name| name.into()).collect())
+        let shown = stored.iter().filter_map(|name| xattr_names::shown(name));
+        Ok(shown.map(|name| name.into()).collect())
     }
 
     /// Sets an attribute; `create` and `replace` as in setxattr(2).
@@ -54,9 +51,6 @@ impl Overlay {
     ) -> Result<()> {
         let node = self.node(id)?;
         self.writable()?;
-        if self.is_private(name) {
-            return Err(Errno::PERM);
-        }
         let stored = xattr_names::stored(name).ok_or(Errno::RANGE)?;
         self.copy_up(&node, u64::MAX)?;
         let mut flags = XattrFlags::empty();
@@ -80,9 +74,6 @@ impl Overlay {
     pub fn remove_xattr(&self, id: NodeId, name: &OsStr) -> Result<()> {
         let node = self.node(id)?;
         self.writable()?;
-        if self.is_private(name) {
-            return Err(Errno::NODATA);
-        }
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
         if !node.is_upper() {
             // Do not copy a file up for nothing.
@@ -94,12 +85,5 @@ impl Overlay {
             self.forget_inherited(&node);
         }
         Ok(())
-    }
-
-    /// Whether an attribute holds what the layers' attributes are overridden with.
-    fn is_private(&self, name: &OsStr) -> bool {
-        let overriding = self.upper.as_ref().is_some_and(|upper| upper.overriding.is_some())
-            || self.lowers.any_overriding();
-        overriding && StatOverride::ALL.iter().any(|form| form.name() == name)
     }
 }

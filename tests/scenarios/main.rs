@@ -12,6 +12,7 @@ mod support;
 #[cfg(feature = "fault-points")]
 mod crash;
 mod filesystems;
+mod hostile;
 mod interop;
 mod real_input;
 mod termination;
