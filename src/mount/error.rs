@@ -35,15 +35,26 @@ pub enum MountError {
     LogFile(PathBuf, io::Error),
     /// The system refused something else that was needed.
     System(&'static str, io::Error),
-    /// Unmounting: there is no mount of ours at this path, but what this says.
+    /// Unmounting, remounting: there is no mount of ours at this path, but what this says.
     NotOurs(PathBuf, String),
     /// Unmounting: the mount is in use.
     Busy(PathBuf),
     /// Unmounting failed.
     Unmount(PathBuf, String),
+    /// mount(2) refused the new flags.
+    Remount(PathBuf, Errno),
 }
 
 impl MountError {
+    /// What is on top at `path`: a mount of another type, or none.
+    pub(super) fn not_ours(path: &Path, fs_type: Option<String>) -> Self {
+        let found = match fs_type {
+            Some(name) => format!("mounted as {name}, not by plyfs"),
+            None => "nothing is mounted here".into(),
+        };
+        Self::NotOurs(path.to_owned(), found)
+    }
+
     /// For `map_err`: the system refused `what`.
     pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::System(what, error.into())
@@ -93,6 +104,9 @@ impl fmt::Display for MountError {
             }
             Self::Unmount(path, problem) => {
                 write!(f, "{}: cannot unmount: {problem}", path.display())
+            }
+            Self::Remount(path, error) => {
+                write!(f, "{}: cannot remount: {}", path.display(), text(*error))
             }
         }
     }

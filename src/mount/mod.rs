@@ -12,6 +12,7 @@ mod log_sink;
 mod mounted;
 mod mountinfo;
 pub mod options;
+mod remount;
 pub mod request;
 mod session;
 mod spec;
@@ -39,13 +40,16 @@ pub use unmount::unmount;
 const END_SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
 
 /// Mounts what `request` asks for. In the background: returns when the mount answers. In the
-/// foreground: returns when it is unmounted.
+/// foreground: returns when it is unmounted. With `remount`: changes the flags of a mount that is there.
 ///
 /// To be called before the process starts a thread.
 ///
 /// # Errors
 /// One line about what is in the way; nothing is left mounted.
 pub fn run(request: &MountRequest) -> Result<(), MountError> {
+    if request.options.vfs.remount {
+        return remount::remount(&resolve(&request.mountpoint)?, &request.options.vfs);
+    }
     mount(request, |mountpoint| union::open(&request.options, mountpoint))
 }
 

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::error::MountError;
 
 /// One line: one mount.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +26,13 @@ pub struct MountLine {
 pub fn read() -> io::Result<Vec<MountLine>> {
     let text = fs::read("/proc/self/mountinfo")?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// The type of the mount on top at `path` (absolute), `None` if it is no mountpoint.
+pub fn type_on_top(path: &Path) -> Result<Option<String>, MountError> {
+    let mounts = read().map_err(MountError::system("/proc/self/mountinfo"))?;
+    let top = mounts.into_iter().rfind(|mount| mount.mountpoint == path);
+    Ok(top.map(|mount| mount.fs_type))
 }
 
 /// `36 35 98:0 /root /mountpoint options [tags...] - type source super-options`, see

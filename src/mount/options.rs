@@ -188,6 +188,8 @@ pub struct VfsOptions {
     pub dir_sync: bool,
     /// `nosymfollow`.
     pub no_symfollow: bool,
+    /// `remount`: there is a mount whose flags are to be changed; layers need not be named.
+    pub remount: bool,
     /// `allow_other`, `allow_root`.
     pub allow: Option<Allow>,
     /// `default_permissions`: the kernel checks modes and ACLs.

@@ -106,7 +106,8 @@ const MOUNT_ONLY_FLAGS: &[(MountFlags, &str)] = &[
     (MountFlags::NOSYMFOLLOW, "nosymfollow"),
 ];
 
-fn flags(vfs: &VfsOptions, read_only: bool) -> MountFlags {
+/// The flags for mount(2); `read_only` where there is nothing to write to.
+pub(super) fn flags(vfs: &VfsOptions, read_only: bool) -> MountFlags {
     let atime = match vfs.atime {
         None | Some(Atime::Never) => MountFlags::NOATIME,
         Some(Atime::Relative) => MountFlags::RELATIME,

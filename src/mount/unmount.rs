@@ -20,10 +20,9 @@ const OUR_TYPES: &[&str] = &["fuse.plyfs", "fuse.fuse-overlayfs"];
 pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
     let not_here = |error| MountError::Mountpoint(path.to_owned(), error);
     let path = path.canonicalize().map_err(not_here)?;
-    match type_of_mount(&path)? {
+    match mountinfo::type_on_top(&path)? {
         Some(name) if OUR_TYPES.contains(&name.as_str()) => by_path(&path, lazy),
-        Some(name) => Err(MountError::NotOurs(path, format!("mounted as {name}, not by plyfs"))),
-        None => Err(MountError::NotOurs(path, "nothing is mounted here".into())),
+        other => Err(MountError::not_ours(&path, other)),
     }
 }
 
@@ -37,11 +36,4 @@ pub(super) fn by_path(path: &Path, lazy: bool) -> Result<(), MountError> {
         Err(Errno::PERM) => fusermount::unmount(path, lazy),
         Err(error) => Err(MountError::Unmount(path.to_owned(), text(error).to_string())),
     }
-}
-
-/// The type of the mount on top at `path`, `None` if it is no mountpoint.
-fn type_of_mount(path: &Path) -> Result<Option<String>, MountError> {
-    let mounts = mountinfo::read().map_err(MountError::system("/proc/self/mountinfo"))?;
-    let top = mounts.into_iter().rfind(|mount| mount.mountpoint == path);
-    Ok(top.map(|mount| mount.fs_type))
 }

@@ -5,6 +5,7 @@
 mod begin;
 mod end;
 mod refusals;
+mod remount;
 mod rights;
 mod stage;
 mod successor;

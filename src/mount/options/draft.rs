@@ -42,6 +42,9 @@ impl Draft {
 
     /// Checks what the options need of each other.
     pub fn finish(mut self) -> Result<Options, OptionError> {
+        if self.options.vfs.remount {
+            return Ok(self.options);
+        }
         if self.options.lower.is_empty() {
             let problem = "missing; name the layers, top first: -o lowerdir=DIR[:DIR...]";
             return Err(OptionError::new("lowerdir", problem));

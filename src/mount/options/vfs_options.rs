@@ -102,6 +102,11 @@ pub(super) const VFS_OPTIONS: &[OptionSpec] = &[
         "symbolic links are not followed",
     ),
     kernel(
+        "remount",
+        |draft| draft.options.vfs.remount = true,
+        "change `ro`, `nosuid` and the like of a mount that is there; all other options stay as they are",
+    ),
+    kernel(
         "allow_other",
         |draft| draft.options.vfs.allow = Some(Allow::Other),
         "every user may use the mount",
@@ -228,6 +233,8 @@ pub(super) const IGNORED_OPTIONS: &[OptionSpec] = &[
     ignored("noowner", "who may mount by fstab"),
     ignored("group", "who may mount by fstab"),
     ignored("nogroup", "who may mount by fstab"),
+    ignored("user_id", "what /proc/mounts shows, given back at a remount"),
+    ignored("group_id", "what /proc/mounts shows, given back at a remount"),
     ignored("uhelper", "for umount(8)"),
     ignored("helper", "for umount(8)"),
     ignored("lazytime", "times are kept by the layers' filesystems"),
