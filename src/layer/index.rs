@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode};
 
 use super::dir_marks::{Namespaces, PREFIXES};
-use super::{Name, origin};
+use super::{Name, origin, owner_rights};
 use crate::sys::file_handle;
 use crate::sys::{Errno, Object, Result, dir, open};
 
@@ -268,7 +268,7 @@ pub fn link_count(object: &Object) -> Result<Option<LinkCount>> {
 
 fn mark(object: &Object, mark: &str) -> Result<Option<Vec<u8>>> {
     for prefix in PREFIXES {
-        if let Some(value) = object.xattr(OsStr::new(&format!("{prefix}{mark}")))? {
+        if let Some(value) = owner_rights::xattr(object, OsStr::new(&format!("{prefix}{mark}")))? {
             return Ok(Some(value));
         }
     }

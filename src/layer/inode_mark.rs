@@ -13,8 +13,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::Name;
 use super::dir_marks::{Namespaces, PREFIXES};
+use super::{Name, owner_rights};
 use crate::sys::{Errno, Object, Result, dir, open};
 
 const MARK: &str = "plyfs.ino";
@@ -63,7 +63,9 @@ impl InodeMarks {
     /// The number stored for `object`, if there is a valid one.
     pub fn read(&self, object: &Object) -> Result<Option<u64>> {
         for prefix in PREFIXES {
-            if let Some(value) = object.xattr(OsStr::new(&format!("{prefix}{MARK}")))? {
+            if let Some(value) =
+                owner_rights::xattr(object, OsStr::new(&format!("{prefix}{MARK}")))?
+            {
                 return Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()));
             }
         }

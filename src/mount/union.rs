@@ -39,6 +39,7 @@ fn config(options: &Options, mountpoint: &Path) -> Config {
             RedirectDir::On => RedirectPolicy::Redirect,
             RedirectDir::Follow | RedirectDir::NoFollow => RedirectPolicy::Refuse,
         },
+        metacopy: options.metacopy,
         refuse_redirects: options.redirect_dir == RedirectDir::NoFollow,
         force_dot_whiteouts: std::env::var_os(NO_DEVICES).is_some(),
         user_xattr: options.user_xattr,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::OFlags;
 
+use super::copy_up::Wanted;
 use super::node::{Node, NodeId, Place};
 use super::{Caller, Overlay};
 use crate::layer::stat_override::{self, Overridden};
@@ -147,10 +148,12 @@ impl Overlay {
 
     /// `stat`, which is that of the backing object of `node`, as the mount shows it.
     pub(super) fn shown(&self, node: &Node, stat: Stat) -> Attr {
+        let data = node.state.lock().data_source.clone();
+        let data = data.and_then(|place| self.lowers.stat(&place).ok());
         Attr {
             ino: node.ino,
             size: stat.size,
-            blocks: stat.blocks,
+            blocks: data.map_or(stat.blocks, |data| data.blocks),
             mode: stat.mode,
             nlink: self.link_count(node, &stat),
             uid: self.ids.shown_uid(stat.uid),
@@ -210,7 +213,7 @@ impl Overlay {
         if change.size.is_some() && node.kind != FileKind::Regular {
             return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
-        self.copy_up(&node, change.size.unwrap_or(u64::MAX))?;
+        self.copy_up(&node, change.size.map_or(Wanted::Attributes, Wanted::Data))?;
         if let Some(size) = change.size {
             self.truncate(caller, &node, size)?;
         }
@@ -285,6 +288,7 @@ impl Overlay {
             return form.store(&object, &overridden(&old, mode));
         }
         if self.own.uid != 0 && node.kind == FileKind::Regular && mode & 0o600 != 0o600 {
+            self.complete_data(upper, node, u64::MAX)?;
             self.pin_data(node)?;
         }
         object.set_permissions(mode)
@@ -348,7 +352,7 @@ impl Overlay {
         let node = self.node(id)?;
         self.writable()?;
         if matches!(node.kind, FileKind::Regular | FileKind::Directory) {
-            self.copy_up(&node, u64::MAX)?;
+            self.copy_up(&node, Wanted::ALL)?;
         }
         self.open_for_flags(id)
     }

@@ -20,21 +20,52 @@ use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights, xattr_names};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
+/// What of an object has to be in the upper layer before a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Names and attributes. Where `metacopy=on` allows it, a regular file's data stays below.
+    Attributes,
+    /// Of a regular file also so many bytes of its data, from the start.
+    Data(u64),
+}
+
+impl Wanted {
+    /// All that there is.
+    pub const ALL: Self = Self::Data(u64::MAX);
+}
+
+/// A copy that waits in the workdir for being published.
+struct Copy<'u> {
+    staged: Staged<'u>,
+    /// What it is a copy of.
+    place: LowerPlace,
+    /// Where the data is, of a copy without data.
+    data_source: Option<LowerPlace>,
+}
+
+/// A copy that has got its name.
+struct Published {
+    stat: Stat,
+    /// Its entry in the index, of a file with several names.
+    indexed: Option<Place>,
+    /// Where the data is, of a copy without data.
+    data_source: Option<LowerPlace>,
+}
+
 impl Overlay {
     /// Makes sure that `node` is in the upper layer under all names that are known, all its parents first.
-    /// Of a regular file, data beyond the first `keep` bytes need not be kept.
-    pub(super) fn copy_up(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
+    pub(super) fn copy_up(&self, node: &Arc<Node>, wanted: Wanted) -> Result<()> {
         let upper = self.writable()?;
-        if node.state.lock().is_settled() {
+        if node.state.lock().is_settled(wanted) {
             return Ok(());
         }
         while let Some(next) = highest_lower(node) {
-            self.copy_up_one(upper, &next, keep)?;
+            self.copy_up_one(upper, &next, wanted)?;
         }
         if node.kind.is_dir() {
             return Ok(());
         }
-        if node.kind == FileKind::Regular {
+        if let (FileKind::Regular, Wanted::Data(keep)) = (node.kind, wanted) {
             self.complete_data(upper, node, keep)?;
         }
         self.link_lower_names(upper, node)
@@ -42,7 +73,7 @@ impl Overlay {
 
     /// Copies `node` up, whose parents are in the upper layer. Does nothing when it has got a name meanwhile
     /// whose parent is not.
-    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, keep: u64) -> Result<()> {
+    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, wanted: Wanted) -> Result<()> {
         let _only_one = node.copy_up.lock();
         let (place, name) = {
             let state = node.state.lock();
@@ -52,11 +83,13 @@ impl Overlay {
         if name.as_ref().is_some_and(|name| !name.parent.is_upper()) {
             return Ok(());
         }
-        let staged = self.stage_copy(upper, node, &place, keep)?;
+        // Without a name, the data of a metacopy file could not be found again.
+        let wanted = if name.is_some() { wanted } else { Wanted::ALL };
+        let copy = self.stage_copy(upper, node, place, wanted)?;
         fault::point("copy-up.staged");
         match name {
-            None => self.adopt_orphan(upper, node, &place, &staged),
-            Some(name) => self.publish_copy(upper, node, &place, staged, &name),
+            None => self.adopt_orphan(upper, node, &copy),
+            Some(name) => self.publish_copy(upper, node, copy, &name),
         }
     }
 
@@ -68,7 +101,7 @@ impl Overlay {
             state.names.iter().filter(|name| !name.in_upper).cloned().collect()
         };
         for name in names {
-            self.copy_up(&name.parent, 0)?;
+            self.copy_up(&name.parent, Wanted::Attributes)?;
             let mut contents = self.contents_mut(&name.parent)?;
             let known = contents.names.visible(&name.name);
             let Some(entry) = known.filter(|_| node.has_name(&name.parent, &name.name)) else {
@@ -105,33 +138,44 @@ impl Overlay {
         self.count_lower_name(node)
     }
 
-    /// Prepares a complete copy of the lower object in the workdir.
+    /// Prepares a copy of the lower object at `place` in the workdir.
     fn stage_copy<'u>(
         &self,
         upper: &'u Upper,
         node: &Node,
-        place: &LowerPlace,
-        keep: u64,
-    ) -> Result<Staged<'u>> {
-        let stat = self.lowers.stat(place)?;
+        place: LowerPlace,
+        wanted: Wanted,
+    ) -> Result<Copy<'u>> {
+        let stat = self.lowers.stat(&place)?;
         let staged = match (node.kind, upper.overriding) {
             (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
-            (FileKind::Symlink, _) => upper.work.stage_symlink(&self.lowers.read_link(place)?)?,
+            (FileKind::Symlink, _) => upper.work.stage_symlink(&self.lowers.read_link(&place)?)?,
             (FileKind::Regular, _) | (_, Some(_)) => upper.work.stage_file(0o600)?,
             (kind, None) => upper.work.stage_node(kind, 0o600, stat.rdev)?,
         };
         let object = staged.object();
+        let mut data_source = None;
         if let (FileKind::Regular, Some(target)) = (node.kind, staged.file()) {
-            let source = self.lower_data(node, place)?;
-            data::copy(source.as_fd(), target.as_fd(), keep)?;
+            let source = self.lower_data_place(node, &place)?;
+            match wanted {
+                Wanted::Attributes if self.stage_metacopy(upper, &stat, target)? => {
+                    data_source = Some(source);
+                }
+                Wanted::Attributes => self.copy_data(&source, target, u64::MAX)?,
+                Wanted::Data(keep) => self.copy_data(&source, target, keep)?,
+            }
         }
-        self.copy_attributes(upper, place, &stat, &object)?;
+        self.copy_attributes(upper, &place, &stat, &object)?;
         upper.numbers.write(&object, node.ino)?;
         if let (false, Some(file)) = (upper.volatile, staged.file()) {
             rustix::fs::fsync(file)?;
             fault::point("copy-up.synced");
         }
-        Ok(staged)
+        Ok(Copy { staged, place, data_source })
+    }
+
+    fn copy_data(&self, source: &LowerPlace, target: &OwnedFd, keep: u64) -> Result<()> {
+        data::copy(self.lowers.open(source)?.as_fd(), target.as_fd(), keep)
     }
 
     /// Owner, permissions, extended attributes (ACLs are such) and times, in an order in which none
@@ -199,8 +243,7 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        place: &LowerPlace,
-        staged: Staged<'_>,
+        Copy { staged, place, data_source }: Copy<'_>,
         name: &NameRef,
     ) -> Result<()> {
         let mut contents = self.contents_mut(&name.parent)?;
@@ -211,14 +254,14 @@ impl Overlay {
         let object = staged.object();
         let stat = object.stat()?;
         let file = staged.file().cloned();
-        let identity = self.lower_link_identity(node, place)?;
+        let identity = self.lower_link_identity(node, &place)?;
         let indexed = self.unnoticed(&Object::Own(dir.clone()), || {
             self.mark_impure(upper, &mut contents, &dir)?;
             self.free_mark_name(upper, &mut contents, &dir, &name.name)?;
             upper.prepare_name(&object, node.kind, &name.name)?;
             let indexed = match &identity {
                 Some(identity) => {
-                    Some(self.publish_indexed(upper, node, place, staged, identity, &dir, name)?)
+                    Some(self.publish_indexed(upper, node, &place, staged, identity, &dir, name)?)
                 }
                 None => {
                     staged.publish_new(dir.as_fd(), &name.name)?;
@@ -231,8 +274,10 @@ impl Overlay {
             });
             Ok(indexed)
         })?;
-        self.promote(node, place, &mut contents, name, &stat, indexed)?;
-        if let Some(file) = file.filter(|_| node.kind == FileKind::Regular) {
+        let has_data = node.kind == FileKind::Regular && data_source.is_none();
+        let published = Published { stat, indexed, data_source };
+        self.promote(node, &place, &mut contents, name, published)?;
+        if let Some(file) = file.filter(|_| has_data) {
             self.keep_data(node, file);
         }
         Ok(())
@@ -271,9 +316,9 @@ impl Overlay {
         place: &LowerPlace,
         contents: &mut Contents,
         name: &NameRef,
-        stat: &Stat,
-        indexed: Option<Place>,
+        published: Published,
     ) -> Result<()> {
+        let Published { stat, indexed, data_source } = published;
         if let Some(entry) = contents.names.get_mut(&name.name) {
             if node.kind.is_dir() {
                 entry.merged.insert(0, entry.layer);
@@ -287,14 +332,15 @@ impl Overlay {
                 state.link_bias += self.lowers.stat(place)?.nlink as i32 - 1;
             }
             state.place = indexed.unwrap_or(Place::Upper);
-            state.complete = true;
+            state.complete = data_source.is_none();
+            state.data_source = data_source;
             for known in &mut state.names {
                 known.in_upper |= known.is(&name.parent, &name.name);
             }
             !state.keys.is_empty()
         };
         if linked {
-            self.nodes.register(node, super::hard_link::upper_key(stat));
+            self.nodes.register(node, super::hard_link::upper_key(&stat));
         }
         self.descriptors.remove(DescriptorKey::Data(node.id.0));
         Ok(())
@@ -306,8 +352,7 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        place: &LowerPlace,
-        staged: &Staged<'_>,
+        Copy { staged, place, .. }: &Copy<'_>,
     ) -> Result<()> {
         let object = staged.object();
         let links = self.lowers.stat(place)?.nlink as i32 + node.state.lock().link_bias;

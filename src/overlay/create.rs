@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, XattrFlags};
 
+use super::copy_up::Wanted;
 use super::directory::{Contents, Directory};
 use super::node::{NameRef, Node, NodeId, Place};
 use super::{Caller, Entry, Overlay, acl};
@@ -120,7 +121,7 @@ impl Overlay {
         let upper = self.writable()?;
         let parent = self.node(parent)?;
         upper.check_name(name)?;
-        self.copy_up(&parent, 0)?;
+        self.copy_up(&parent, Wanted::Attributes)?;
         let mut contents = self.contents_mut(&parent)?;
         let (whiteout, below) = contents.room_for(name)?;
         let dir = self.upper_dir(&parent)?;
@@ -289,8 +290,8 @@ impl Overlay {
         if node.kind.is_dir() {
             return Err(Errno::PERM);
         }
-        self.copy_up(&node, u64::MAX)?;
-        self.copy_up(&parent, 0)?;
+        self.copy_up(&node, Wanted::ALL)?;
+        self.copy_up(&parent, Wanted::Attributes)?;
         let mut contents = self.contents_mut(&parent)?;
         let (whiteout, _) = contents.room_for(name)?;
         let object = self.upper_object(&node)?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::attr::Located;
+use super::copy_up::Wanted;
 use super::node::{Node, NodeId};
 use super::{Caller, Overlay, Result};
 use crate::layer::descriptors::Key;
@@ -76,13 +77,15 @@ impl Overlay {
 
     fn open_data(&self, node: &Node, write: bool) -> Result<OwnedFd> {
         match self.locate(node)? {
-            Located::Upper(object) if write => object.open(OFlags::RDWR),
             Located::Upper(object) => match self.upper_data_source(node, &object)? {
+                // It must have got its data before it is written to.
+                Some(_) if write => Err(Errno::IO),
                 Some(place) => self.lowers.open(&place),
+                None if write => object.open(OFlags::RDWR),
                 None => object.open(OFlags::RDONLY),
             },
             Located::Lower(_) if write => Err(Errno::ROFS),
-            Located::Lower(place) => self.lower_data(node, &place),
+            Located::Lower(place) => self.lowers.open(&self.lower_data_place(node, &place)?),
         }
     }
 
@@ -136,7 +139,7 @@ impl Overlay {
     ) -> Result<usize> {
         let node = self.node(id)?;
         let written = self.pins.with_space(|| {
-            self.copy_up(&node, u64::MAX)?;
+            self.copy_up(&node, Wanted::ALL)?;
             let fd = self.data(&node, true)?;
             data::write_at(fd.as_fd(), bytes, offset)
         })?;
@@ -152,13 +155,13 @@ impl Overlay {
     /// `EROFS`; whatever keeps it from being copied up.
     pub fn prepare_write(&self, id: NodeId) -> Result<()> {
         let node = self.node(id)?;
-        self.copy_up(&node, u64::MAX)
+        self.copy_up(&node, Wanted::ALL)
     }
 
     /// Allocates, punches or moves space of a file (fallocate(2)).
     pub fn allocate(&self, id: NodeId, mode: Allocate, offset: u64, length: u64) -> Result<()> {
         let node = self.node(id)?;
-        self.copy_up(&node, u64::MAX)?;
+        self.copy_up(&node, Wanted::ALL)?;
         let fd = self.data(&node, true)?;
         rustix::fs::fallocate(fd, FallocateFlags::from_bits_retain(mode.0), offset, length)
     }
@@ -188,7 +191,7 @@ impl Overlay {
     ) -> Result<usize> {
         let source = self.node(source)?;
         let target = self.node(target)?;
-        self.copy_up(&target, u64::MAX)?;
+        self.copy_up(&target, Wanted::ALL)?;
         let to = self.data(&target, true)?;
         let from = self.data(&source, false)?;
         let (from_at, to_at) = (Some(&mut source_offset), Some(&mut target_offset));
@@ -205,10 +208,7 @@ impl Overlay {
         }
         match node.kind {
             FileKind::Regular => {
-                let fd = match self.data(&node, true) {
-                    Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => self.data(&node, false)?,
-                    result => result?,
-                };
+                let fd = self.open_for_sync(&node)?;
                 if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
             }
             FileKind::Directory => {
@@ -216,6 +216,18 @@ impl Overlay {
                 rustix::fs::fsync(open::reopen_directory(dir.as_fd())?)
             }
             _ => Ok(()),
+        }
+    }
+
+    fn open_for_sync(&self, node: &Node) -> Result<Arc<OwnedFd>> {
+        let object = self.upper_object(node)?;
+        if self.upper_data_source(node, &object)?.is_some() {
+            // Only its attributes can be lost.
+            return object.open(OFlags::RDONLY).map(Arc::new);
+        }
+        match self.data(node, true) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => self.data(node, false),
+            result => result,
         }
     }
 

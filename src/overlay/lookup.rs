@@ -71,6 +71,8 @@ impl Overlay {
             node.state.lock().link_bias = found.link_bias;
             node
         });
+        self.note_data_source(&node, &found.stat, &contents.stack)
+            .inspect_err(|_| self.forget(node.id, 1))?;
         // A node that was known by its inode may be somewhere else by now than what was just found.
         let attr = match !found.linked {
             true => Ok(self.shown(&node, found.stat)),

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, XattrFlags};
 
 use super::Overlay;
-use super::attr::CAPABILITY;
+use super::attr::{CAPABILITY, Located};
 use super::node::Node;
 use crate::layer::dir_marks::{PREFIXES, Redirect};
-use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper};
+use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper, owner_rights};
 use crate::sys::stat::stat_fd;
-use crate::sys::{Errno, FileKind, Object, Result, data, fault};
+use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
+
+/// The mark of a metacopy file, after the prefix (the kernel's `OVL_XATTR_METACOPY`).
+const METACOPY: &str = "metacopy";
 
 /// What a metacopy file says of its data: where else it is, if not under the same name.
 struct Mark {
@@ -33,7 +36,7 @@ impl Mark {
                 })
             })
         };
-        if find("metacopy").is_none() {
+        if find(METACOPY).is_none() {
             return Ok(None);
         }
         let Some(redirect) = find("redirect") else { return Ok(Some(Self { redirect: None })) };
@@ -44,22 +47,70 @@ impl Mark {
 }
 
 impl Overlay {
-    /// Opens the data of a lower file for reading, wherever it is.
-    pub(super) fn lower_data(&self, node: &Node, place: &LowerPlace) -> Result<OwnedFd> {
+    /// Makes a staged file, which is to get the attributes `stat`, a metacopy; false where it has to have its
+    /// data: without the option, with several names (each would have to lead to the data), or without data.
+    pub(super) fn stage_metacopy(
+        &self,
+        upper: &Upper,
+        stat: &Stat,
+        target: &Arc<OwnedFd>,
+    ) -> Result<bool> {
+        if !self.metacopy || stat.nlink > 1 || stat.size == 0 {
+            return Ok(false);
+        }
+        match upper.namespaces.set(&Object::Own(target.clone()), METACOPY, b"") {
+            Err(Errno::OPNOTSUPP | Errno::PERM) => return Ok(false),
+            result => result?,
+        }
+        // The kernel's form: as long as the data.
+        rustix::fs::ftruncate(target, stat.size)?;
+        Ok(true)
+    }
+
+    /// Where the data of a lower file is.
+    pub(super) fn lower_data_place(&self, node: &Node, place: &LowerPlace) -> Result<LowerPlace> {
         match self.lower_mark(place)? {
-            None => self.lowers.open(place),
+            None => Ok(place.clone()),
             Some(mark) => {
-                let source = self.find_data(node, place.layer(), place_name(place), mark)?;
-                self.lowers.open(&source)
+                let stack = self.stack_of_parent(node)?;
+                self.find_data(node, stack, place.layer(), place_name(place), mark)
             }
         }
     }
 
-    /// Where the data of an upper file is, if that is only a metacopy.
+    /// Where the data of an upper file is, if that is only a metacopy. To be called without a directory's lock.
     pub(super) fn upper_data_source(
         &self,
         node: &Node,
         object: &Object,
+    ) -> Result<Option<LowerPlace>> {
+        self.upper_data_source_in(node, object, || self.stack_of_parent(node))
+    }
+
+    /// Finds the data of an upper file that has just been looked up in a directory with these lower parts, if
+    /// it may be a metacopy: one has fewer blocks than its size needs. Its blocks are those of the data.
+    pub(super) fn note_data_source(
+        &self,
+        node: &Node,
+        stat: &Stat,
+        stack: &Arc<[Arc<LowerDir>]>,
+    ) -> Result<()> {
+        if node.kind != FileKind::Regular || stat.blocks.saturating_mul(512) >= stat.size {
+            return Ok(());
+        }
+        let Located::Upper(object) = self.locate(node)? else { return Ok(()) };
+        match self.upper_data_source_in(node, &object, || Ok(stack.clone())) {
+            // What has no data can still be looked at.
+            Ok(_) | Err(Errno::IO) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn upper_data_source_in(
+        &self,
+        node: &Node,
+        object: &Object,
+        stack: impl FnOnce() -> Result<Arc<[Arc<LowerDir>]>>,
     ) -> Result<Option<LowerPlace>> {
         {
             let state = node.state.lock();
@@ -67,12 +118,27 @@ impl Overlay {
                 return Ok(state.data_source.clone());
             }
         }
-        let Some(mark) = Mark::read(&object.xattr_names()?, |name| object.xattr(name))? else {
+        let value = |name: &OsStr| owner_rights::xattr(object, name);
+        let Some(mark) = Mark::read(&object.xattr_names()?, value)? else {
             node.state.lock().complete = true;
             return Ok(None);
         };
         let name = node.state.lock().names.first().map(|name| name.name.clone());
-        self.find_data(node, LayerIndex::UPPER, name, mark).map(Some)
+        let source = self.find_data(node, stack()?, LayerIndex::UPPER, name, mark)?;
+        let mut state = node.state.lock();
+        if !state.complete {
+            state.data_source = Some(source.clone());
+        }
+        Ok(Some(source))
+    }
+
+    /// The lower parts of the directory that `node` is in.
+    fn stack_of_parent(&self, node: &Node) -> Result<Arc<[Arc<LowerDir>]>> {
+        let parent = node.state.lock().names.first().map(|name| name.parent.clone());
+        match parent {
+            Some(parent) => Ok(self.contents(&parent)?.stack.clone()),
+            None => Ok(Arc::from([])),
+        }
     }
 
     /// Notes where the data of an upper file is, if that may be only a metacopy, before the file loses the
@@ -82,12 +148,10 @@ impl Overlay {
             return Ok(());
         }
         match self.upper_data_source(node, &self.upper_object(node)?) {
-            Ok(source) => node.state.lock().data_source = source,
             // A file whose data is missing can still be deleted.
-            Err(Errno::IO) => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(Errno::IO) => Ok(()),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     /// Fills an upper metacopy file with the first `keep` bytes of its data, before it is changed.
@@ -119,7 +183,7 @@ impl Overlay {
         }
         for name in object.xattr_names()? {
             let marks = PREFIXES.iter().filter_map(|prefix| name.to_str()?.strip_prefix(prefix));
-            if marks.into_iter().any(|mark| mark == "metacopy") {
+            if marks.into_iter().any(|mark| mark == METACOPY) {
                 object.remove_xattr(&name)?;
             }
         }
@@ -142,15 +206,11 @@ impl Overlay {
     fn find_data(
         &self,
         node: &Node,
+        mut siblings: Arc<[Arc<LowerDir>]>,
         mut layer: LayerIndex,
         mut name: Option<Name>,
         mut mark: Mark,
     ) -> Result<LowerPlace> {
-        let parent = node.state.lock().names.first().map(|name| name.parent.clone());
-        let mut siblings = match parent {
-            Some(parent) => self.contents(&parent)?.stack.clone(),
-            None => Arc::from([]),
-        };
         loop {
             if let Some(redirect) = &mark.redirect {
                 name = Some(redirect.name().clone());

@@ -87,6 +87,8 @@ pub struct Overlay {
     numbers: InodeNumbers,
     ids: Ids,
     redirect: RedirectPolicy,
+    /// Whether a change of attributes leaves the data below.
+    metacopy: bool,
     refuse_redirects: bool,
     /// The ids under which this process makes files.
     own: Caller,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::copy_up::Wanted;
 use super::directory::Directory;
 use super::node_table::Key;
 use crate::layer::descriptors::Key as DescriptorKey;
@@ -49,7 +50,7 @@ pub(super) struct NodeState {
     pub pinned: Option<Arc<OwnedFd>>,
     /// Keeps the data of a file open that could not be opened again (see `Overlay::pin_data`).
     pub data: Option<Arc<OwnedFd>>,
-    /// Where the data of an upper metacopy file is, once it can no longer be found by name.
+    /// Where the data of an upper metacopy file is, as soon as that is known.
     pub data_source: Option<LowerPlace>,
     /// Whether an upper file is known to hold its data itself, and not only attributes.
     pub complete: bool,
@@ -86,9 +87,13 @@ impl NameRef {
 }
 
 impl NodeState {
-    /// Whether the upper layer has the data and every name that is known.
-    pub fn is_settled(&self) -> bool {
-        self.complete && self.names.iter().all(|name| name.in_upper)
+    /// Whether the upper layer has what is wanted, and every name that is known.
+    pub fn is_settled(&self, wanted: Wanted) -> bool {
+        let here = match wanted {
+            Wanted::Attributes => !matches!(self.place, Place::Lower(_)),
+            Wanted::Data(_) => self.complete,
+        };
+        here && self.names.iter().all(|name| name.in_upper)
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Config {
     pub volatile: bool,
     /// How directories with lower parts are renamed.
     pub redirect: RedirectPolicy,
+    /// Whether a change of a lower file's attributes copies no data.
+    pub metacopy: bool,
     /// Whether a layer that has redirects is refused.
     pub refuse_redirects: bool,
     /// Whether to write marks as `user.overlay.` attributes only.
@@ -125,6 +127,7 @@ impl Overlay {
             numbers,
             ids: config.ids.clone(),
             redirect: config.redirect,
+            metacopy: config.metacopy,
             refuse_redirects: config.refuse_redirects,
             own: Caller {
                 uid: rustix::process::geteuid().as_raw(),

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use super::copy_up::Wanted;
 use super::directory::Contents;
 use super::node::{Node, NodeId};
 use super::{Overlay, Result};
@@ -54,7 +55,7 @@ impl Overlay {
 
     fn remove_entered(&self, upper: &Upper, going: Going<'_>) -> Result<()> {
         let Going { parent, name, node } = going;
-        self.copy_up(parent, 0)?;
+        self.copy_up(parent, Wanted::Attributes)?;
         self.remember_data(node)?;
         let mut contents = self.contents_mut(parent)?;
         if !node.has_name(parent, name) {

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MappedRwLockWriteGuard;
 
+use super::copy_up::Wanted;
 use super::directory::{Contents, directory};
 use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId};
@@ -109,8 +110,8 @@ impl Overlay {
         if self.is_settled(source, target, flags)? {
             return Ok(());
         }
-        self.copy_up(from.dir, 0)?;
-        self.copy_up(to.dir, 0)?;
+        self.copy_up(from.dir, Wanted::Attributes)?;
+        self.copy_up(to.dir, Wanted::Attributes)?;
         if let Some(target) = target {
             self.remember_data(target)?;
         }
@@ -164,7 +165,7 @@ impl Overlay {
     /// Brings what is to move into the upper layer, in a form in which it can move.
     fn bring_up(&self, node: &Arc<Node>) -> Result<()> {
         if !node.kind.is_dir() {
-            return self.copy_up(node, u64::MAX);
+            return self.copy_up(node, Wanted::ALL);
         }
         let (pure, redirected) = {
             let contents = self.contents(node)?;
@@ -186,7 +187,7 @@ impl Overlay {
 
     /// Writes down where the lower part of a directory is, so that it can be called anything.
     fn set_redirect(&self, node: &Arc<Node>) -> Result<()> {
-        self.copy_up(node, 0)?;
+        self.copy_up(node, Wanted::Attributes)?;
         let redirect = Redirect::to_path(self.lower_path(node)?).ok_or(Errno::XDEV)?;
         let object = self.upper_object(node)?;
         match self.writable()?.namespaces.set_redirect(&object, &redirect) {
@@ -239,7 +240,7 @@ impl Overlay {
 
     /// Copies up `top` and everything under it; `entered` gets a reference on each, parents first.
     fn copy_up_descendants(&self, top: &Arc<Node>, entered: &mut Vec<Arc<Node>>) -> Result<()> {
-        self.copy_up(top, 0)?;
+        self.copy_up(top, Wanted::Attributes)?;
         let mut unread = vec![top.clone()];
         while let Some(dir) = unread.pop() {
             let names: Vec<Name> = {
@@ -250,10 +251,10 @@ impl Overlay {
                 let Some(child) = self.enter_at(At { dir: &dir, name: &name })? else { continue };
                 entered.push(child.clone());
                 if child.kind.is_dir() {
-                    self.copy_up(&child, 0)?;
+                    self.copy_up(&child, Wanted::Attributes)?;
                     unread.push(child);
                 } else {
-                    self.copy_up(&child, u64::MAX)?;
+                    self.copy_up(&child, Wanted::ALL)?;
                 }
             }
         }

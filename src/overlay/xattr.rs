@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use rustix::fs::XattrFlags;
 
 use super::attr::Located;
+use super::copy_up::Wanted;
 use super::node::NodeId;
 use super::{Overlay, Result, acl};
 use crate::layer::xattr_names;
@@ -52,7 +53,7 @@ impl Overlay {
         let node = self.node(id)?;
         self.writable()?;
         let stored = xattr_names::stored(name).ok_or(Errno::RANGE)?;
-        self.copy_up(&node, u64::MAX)?;
+        self.copy_up(&node, Wanted::Attributes)?;
         let mut flags = XattrFlags::empty();
         flags.set(XattrFlags::CREATE, create);
         flags.set(XattrFlags::REPLACE, replace);
@@ -79,7 +80,7 @@ impl Overlay {
             // Do not copy a file up for nothing.
             self.get_xattr(id, name)?;
         }
-        self.copy_up(&node, u64::MAX)?;
+        self.copy_up(&node, Wanted::Attributes)?;
         self.upper_object(&node)?.remove_xattr(&stored)?;
         if acl::is_acl(name) {
             self.forget_inherited(&node);

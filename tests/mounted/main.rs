@@ -20,6 +20,7 @@ mod inodes;
 mod layers;
 mod lifecycle;
 mod marks;
+mod metacopy;
 mod names;
 mod options;
 mod rename;

@@ -7,10 +7,10 @@ use rustix::fs::{FileType, major, minor};
 use rustix::io::Errno;
 
 use crate::needs_root;
+use crate::support::Union;
 use crate::support::posix::{
-    append, errno, exists, get_xattr, kind, lstat, mode, names, owner, set_xattr, text, xattrs,
+    append, errno, exists, get_xattr, kind, lstat, mode, names, owner, text, xattrs,
 };
-use crate::support::{Union, tree};
 
 #[test]
 fn every_form_of_whiteout_hides_names_of_lower_layers() {
@@ -244,87 +244,6 @@ fn redirect_out_of_the_union_is_an_error() {
 }
 
 #[test]
-fn metacopy_files_of_the_kernel_show_the_data_below() {
-    needs_root!();
-    for space in ["trusted", "user"] {
-        let mut union = Union::new()
-            .upper_with(|upper| {
-                metacopy(upper, space, "same", None, 5, 0o600);
-                metacopy(upper, space, "moved", Some("/dir/original"), 5, 0o644);
-                tree::make(upper, "w dir/original");
-            })
-            .lower("f same text=first mode=0644\nf dir/original text=other user.a=b")
-            .mount();
-        for _ in 0..2 {
-            assert_eq!(text(union.path("same")), "first", "{space}");
-            assert_eq!(mode(union.path("same")), 0o600);
-            assert_eq!(lstat(union.path("same")).st_size, 5);
-            assert_eq!(text(union.path("moved")), "other", "{space}");
-            assert_eq!(xattrs(union.path("same")), [""; 0]);
-            union.remount();
-        }
-        append(union.path("same"), "+");
-        fs::OpenOptions::new().write(true).open(union.path("moved")).unwrap().set_len(2).unwrap();
-        union.remount();
-        assert_eq!(text(union.path("same")), "first+", "{space}");
-        assert_eq!(text(union.path("moved")), "ot", "{space}");
-        assert_eq!(
-            get_xattr(union.upper("same"), &format!("{space}.overlay.metacopy")),
-            Err(Errno::NODATA)
-        );
-        assert_eq!(mode(union.path("same")), 0o600);
-    }
-}
-
-#[test]
-fn metacopy_files_in_several_layers_lead_to_the_data() {
-    needs_root!();
-    let union = Union::new()
-        .lower_with(|dir| metacopy(dir, "trusted", "a", None, 4, 0o600))
-        .lower_with(|dir| metacopy(dir, "trusted", "a", Some("/b"), 4, 0o640))
-        .lower("f b text=data\nf a text=wrong")
-        .mount();
-    assert_eq!(text(union.path("a")), "data");
-    assert_eq!(mode(union.path("a")), 0o600);
-    assert_eq!(text(union.path("b")), "data");
-}
-
-#[test]
-fn metacopy_without_data_is_an_error_and_never_zeros() {
-    needs_root!();
-    let union = Union::new()
-        .upper_with(|upper| metacopy(upper, "trusted", "a", None, 4, 0o644))
-        .lower("f other\nd directory")
-        .lower_with(|dir| metacopy(dir, "trusted", "b", Some("/directory"), 4, 0o644))
-        .mount();
-    assert_eq!(errno(fs::read(union.path("a"))), Errno::IO);
-    assert_eq!(errno(fs::read(union.path("b"))), Errno::IO);
-    let written = fs::OpenOptions::new().append(true).open(union.path("a"));
-    let result = written.and_then(|mut file| std::io::Write::write_all(&mut file, b"x"));
-    assert_eq!(errno(result), Errno::IO);
-}
-
-#[test]
-fn data_only_layers_give_data_and_no_names() {
-    needs_root!();
-    let mut union = Union::new()
-        .lower_with(|dir| {
-            metacopy(dir, "trusted", "app/bin", Some("/objects/1"), 4, 0o755);
-            metacopy(dir, "trusted", "app/lib", Some("/objects/2"), 4, 0o644);
-        })
-        .data_layer("f objects/1 text=one!\n")
-        .data_layer("f objects/1 text=not!\nf objects/2 text=two!")
-        .mount();
-    assert_eq!(names(union.path("")), ["app"]);
-    assert_eq!(text(union.path("app/bin")), "one!");
-    assert_eq!(mode(union.path("app/bin")), 0o755);
-    append(union.path("app/lib"), "+");
-    union.remount();
-    assert_eq!(text(union.path("app/lib")), "two!+");
-    assert!(!exists(union.path("objects/1")));
-}
-
-#[test]
 fn origin_marks_are_never_needed() {
     needs_root!();
     let upper = "f a text=upper trusted.overlay.origin=nonsense\nd d trusted.overlay.origin=x
@@ -408,15 +327,4 @@ fn unreadable_lower_directory_is_an_error_and_not_empty() {
                 .is_err()
         );
     });
-}
-
-/// Writes a file without data as the kernel does with `metacopy=on`.
-fn metacopy(layer: &Path, space: &str, name: &str, redirect: Option<&str>, size: u64, mode: u32) {
-    tree::make(layer, &format!("f {name} mode={mode:o}"));
-    let path = layer.join(name);
-    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size).unwrap();
-    set_xattr(&path, &format!("{space}.overlay.metacopy"), b"").unwrap();
-    if let Some(redirect) = redirect {
-        set_xattr(&path, &format!("{space}.overlay.redirect"), redirect.as_bytes()).unwrap();
-    }
 }

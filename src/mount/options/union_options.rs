@@ -57,7 +57,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
             ("on", |draft| draft.options.metacopy = true),
             ("off", |draft| draft.options.metacopy = false),
         ]),
-        Planned,
+        Implemented,
         "off",
         "chmod and chown of a lower file copy its metadata only; \
          metacopy files are read in any case",
