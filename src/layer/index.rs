@@ -192,6 +192,12 @@ impl Index {
         rustix::fs::unlinkat(dir, &**name, AtFlags::empty())
     }
 
+    /// Makes the entries survive a crash of the machine.
+    pub fn sync(&self) -> Result<()> {
+        let Some(dir) = self.known.lock().dir.clone() else { return Ok(()) };
+        rustix::fs::fsync(open::reopen_directory(dir.as_fd())?)
+    }
+
     /// Stores how far the union's link count is above that of the indexed upper inode.
     pub fn set_bias(&self, name: &Name, bias: i32) -> Result<()> {
         self.set_bias_of(&self.object(name)?, bias)

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, XattrFlags};
 
 use super::copy_up::Wanted;
 use super::directory::{Contents, Directory};
-use super::node::{NameRef, Node, NodeId, Place};
+use super::node::{NameRef, Node, NodeId, Place, Unsynced};
 use super::{Caller, Entry, Overlay, acl};
 use crate::layer::stat_override::Overridden;
 use crate::layer::upper::make_node;
@@ -268,7 +268,11 @@ impl Overlay {
         let node = self.nodes.intern(&entry.node, name, &[], false, ino, |id| {
             let directory = kind.is_dir().then(Directory::empty);
             let node = Node::new(id, kind, ino, Place::Upper, directory);
-            node.state.lock().complete = true;
+            {
+                let mut state = node.state.lock();
+                state.complete = true;
+                state.unsynced = Unsynced::Attributes;
+            }
             node
         });
         if let Some(file) = file {

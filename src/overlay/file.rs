@@ -14,7 +14,7 @@ use super::copy_up::Wanted;
 use super::node::{Node, NodeId};
 use super::{Caller, Overlay, Result};
 use crate::layer::descriptors::Key;
-use crate::sys::{Errno, FileKind, Object, data, open};
+use crate::sys::{Errno, FileKind, Object, data};
 
 /// How space is allocated: the mode of fallocate(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,39 +196,6 @@ impl Overlay {
         let from = self.data(&source, false)?;
         let (from_at, to_at) = (Some(&mut source_offset), Some(&mut target_offset));
         rustix::fs::copy_file_range(from, from_at, to, to_at, length)
-    }
-
-    /// Makes a file or directory survive a crash of the machine; `data_only` is whether attributes that
-    /// do not matter for reading it may be left out. Nothing happens on a volatile mount.
-    pub fn sync(&self, id: NodeId, data_only: bool) -> Result<()> {
-        let node = self.node(id)?;
-        let Some(upper) = &self.upper else { return Ok(()) };
-        if upper.volatile || !node.is_upper() {
-            return Ok(());
-        }
-        match node.kind {
-            FileKind::Regular => {
-                let fd = self.open_for_sync(&node)?;
-                if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
-            }
-            FileKind::Directory => {
-                let dir = self.upper_dir(&node)?;
-                rustix::fs::fsync(open::reopen_directory(dir.as_fd())?)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn open_for_sync(&self, node: &Node) -> Result<Arc<OwnedFd>> {
-        let object = self.upper_object(node)?;
-        if self.upper_data_source(node, &object)?.is_some() {
-            // Only its attributes can be lost.
-            return object.open(OFlags::RDONLY).map(Arc::new);
-        }
-        match self.data(node, true) {
-            Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => self.data(node, false),
-            result => result,
-        }
     }
 
     /// Space and limits of the filesystem that new data goes to.

@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, XattrFlags};
 
 use super::Overlay;
 use super::attr::{CAPABILITY, Located};
-use super::node::Node;
+use super::node::{Node, Unsynced};
 use crate::layer::dir_marks::{PREFIXES, Redirect};
 use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper, owner_rights};
 use crate::sys::stat::stat_fd;
@@ -193,6 +193,7 @@ impl Overlay {
             let mut state = node.state.lock();
             state.complete = true;
             state.data_source = None;
+            state.unsynced = state.unsynced.max(Unsynced::Attributes);
         }
         self.descriptors.remove(crate::layer::descriptors::Key::Data(node.id.0));
         Ok(())

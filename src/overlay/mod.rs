@@ -10,7 +10,7 @@
 //! Taken in this order, each released before anything that may wait for one further up:
 //!
 //! 1. a node's `copy_up` lock, ancestors first: one copy-up of a node at a time, held while its data
-//!    moves, so that only those who need this very copy wait;
+//!    moves, so that only those who need this very copy wait; and one first sync;
 //! 2. directory locks (`Node::dir`): an ancestor before its descendant, two unrelated ones by node id;
 //! 3. the rename lock: shared while a path of names is turned into a descriptor, exclusive for the
 //!    moment in which a directory gets another name;
@@ -38,6 +38,7 @@ mod pins;
 mod read_dir;
 mod remove;
 mod rename;
+mod sync;
 mod xattr;
 
 use std::sync::Arc;

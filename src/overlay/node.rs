@@ -54,10 +54,25 @@ pub(super) struct NodeState {
     pub data_source: Option<LowerPlace>,
     /// Whether an upper file is known to hold its data itself, and not only attributes.
     pub complete: bool,
+    /// What the next sync has to see to, if the object is in the upper layer. Changed under the `copy_up` lock, or
+    /// before anybody else knows the node.
+    pub unsynced: Unsynced,
     /// What is added to the link count that the backing inode reports.
     pub link_bias: i32,
     /// The keys under which the node table finds this node by its backing inode.
     pub keys: Vec<Key>,
+}
+
+/// What a sync of a node has to see to besides what it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unsynced {
+    /// Nothing.
+    Nothing,
+    /// All attributes, since the object came to be by more than what fdatasync(2) covers.
+    Attributes,
+    /// Its names in the upper layer too: for all that is known they are from a copy-up, of which whoever syncs
+    /// knows nothing.
+    Names,
 }
 
 /// Where a node's object lies.
@@ -112,6 +127,7 @@ impl Node {
             data: None,
             data_source: None,
             complete: false,
+            unsynced: Unsynced::Names,
             link_bias: 0,
             keys: Vec::new(),
         };

@@ -92,7 +92,8 @@ impl Kind {
     }
 }
 
-fn image_of(point: &Path) -> PathBuf {
+/// The image that what is mounted on `point` is in.
+pub fn image_of(point: &Path) -> PathBuf {
     point.with_extension("image")
 }
 

@@ -114,6 +114,12 @@ impl Snapshot {
         self.entries.get(Path::new(path))?.fields.get(&field).map(String::as_str)
     }
 
+    /// Everything about one entry, in one line.
+    pub fn line(&self, path: &Path) -> Option<String> {
+        let record = self.entries.get(path)?;
+        Some(format!("{:?} {:?}", record.fields, record.xattrs))
+    }
+
     /// One line for each difference; empty if the trees are alike.
     pub fn difference(&self, other: &Self) -> String {
         let mut lines = String::new();
