@@ -7,6 +7,7 @@
 
 pub mod descriptors;
 pub mod dir_marks;
+pub mod features;
 pub mod index;
 pub mod inode_mark;
 pub mod listing;

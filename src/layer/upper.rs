@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, RenameFlags};
 
 use super::dir_marks::Namespaces;
+use super::features::Features;
 use super::index::Index;
 use super::inode_mark::InodeMarks;
 use super::stat_override::StatOverride;
@@ -58,22 +59,22 @@ pub struct UpperParts {
 }
 
 impl Upper {
-    /// Prepares an upper layer: removes what a crash left in the workdir, and tries out there what the
+    /// Prepares an upper layer: removes what a crash left in the workdir, and finds out there what the
     /// filesystem can do.
     pub fn open(parts: UpperParts) -> Result<Self> {
         let UpperParts { root, work: work_root, volatile, user_xattr, force_dot_files, locks } =
             parts;
         let work = Workdir::open(&work_root)?;
-        let mut namespaces = probe_namespaces(&work)?;
+        let features = Features::find(&work)?;
+        let mut namespaces = features.namespaces;
         namespaces.trusted &= !user_xattr;
-        let can_exchange = work.can_exchange()?;
-        let devices = !force_dot_files && can_exchange && work.can_make_whiteouts()?;
+        let devices = !force_dot_files && features.exchange && features.whiteouts;
         let form = if devices { Form::CharDevice } else { Form::DotFile };
         let index = Index::open(work_root, work.own().clone(), namespaces)?;
         let numbers = InodeMarks::open(work.own().clone(), namespaces)?;
         let overriding = StatOverride::detect(&Object::Own(root.clone()))?;
         Ok(Self {
-            can_rename_with_whiteout: devices && work.can_rename_with_whiteout()?,
+            can_rename_with_whiteout: devices && features.rename_with_whiteout,
             root,
             work,
             namespaces,
@@ -82,7 +83,7 @@ impl Upper {
             volatile,
             index,
             numbers,
-            can_exchange,
+            can_exchange: features.exchange,
             _locks: locks,
         })
     }
@@ -358,22 +359,6 @@ fn make_empty(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         Ok(_) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-fn probe_namespaces(work: &Workdir) -> Result<Namespaces> {
-    let staged = work.stage_dir(0o700)?;
-    let probe = staged.object();
-    let can = |namespaces: Namespaces| match namespaces.set(&probe, "probe", b"y") {
-        Ok(()) => Ok(true),
-        Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    };
-    Ok(Namespaces {
-        trusted: can(Namespaces { trusted: true, user: false })?,
-        user: can(Namespaces { trusted: false, user: true })?,
-    })
 }
 
 // Re-exported for the overlay, which makes nodes directly where nothing has to be staged.

@@ -3,6 +3,8 @@
 //! ```text
 //! workdir/plyfs/stage/      things being prepared or taken away; emptied at each mount
 //! workdir/plyfs/whiteout    the device 0:0 that whiteouts are links to
+//! workdir/plyfs/reserve     one more link to it, for a deletion on a full filesystem
+//! workdir/plyfs/features    see `features`
 //! workdir/plyfs/nlink/      see `index`
 //! workdir/plyfs/ino/        see `inode_mark`
 //! workdir/index/            see `index`; the kernel's format
@@ -12,7 +14,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 
@@ -23,6 +25,8 @@ use crate::sys::{Errno, FileKind, Object, Result, dir, open};
 const OWN: &str = "plyfs";
 const STAGE: &str = "stage";
 const WHITEOUT: &str = "whiteout";
+const RESERVE: &str = "reserve";
+const FEATURES: &str = "features";
 
 /// The work directory of one mount.
 pub struct Workdir {
@@ -30,6 +34,8 @@ pub struct Workdir {
     own: Arc<OwnedFd>,
     stage: Arc<OwnedFd>,
     next: AtomicU64,
+    /// Whether there is a whiteout in reserve.
+    reserve: AtomicBool,
 }
 
 /// Something in the stage. Dropping it removes whatever then lies under its staged name: the thing
@@ -48,12 +54,8 @@ impl Workdir {
         clear(stage.as_fd())?;
         let stage = Arc::new(stage);
         strip_acls(&Object::Own(stage.clone()))?;
-        // What whiteouts are linked to is made anew (`can_make_whiteouts`): only a real one may be.
-        match remove(own.as_fd(), OsStr::new(WHITEOUT)) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Self { own: Arc::new(own), stage, next: AtomicU64::new(0) })
+        let (next, reserve) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { own: Arc::new(own), stage, next, reserve })
     }
 
     /// `workdir/plyfs`.
@@ -114,11 +116,40 @@ impl Workdir {
         Ok(self.named(name, None))
     }
 
-    /// A whiteout that can replace something by a rename.
+    /// A whiteout that can replace something by a rename. Where there is no room for a name (or on tmpfs,
+    /// where links count as inodes, for an inode), it is the one in reserve: what it replaces gives back
+    /// the room for the next.
     pub fn stage_whiteout(&self) -> Result<Staged<'_>> {
         let name = self.fresh_name();
-        self.link_whiteout(self.stage.as_fd(), &name)?;
-        Ok(self.named(name, None))
+        match self.link_whiteout(self.stage.as_fd(), &name) {
+            Ok(()) => {
+                let staged = self.named(name, None);
+                self.keep_reserve()?;
+                Ok(staged)
+            }
+            Err(Errno::NOSPC | Errno::DQUOT) if self.reserve.swap(false, Ordering::Relaxed) => {
+                rustix::fs::renameat(&self.own, RESERVE, &self.stage, &*name)?;
+                Ok(self.named(name, None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lays a whiteout in reserve, if there is none and room for one.
+    fn keep_reserve(&self) -> Result<()> {
+        if self.reserve.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.link_whiteout(self.own.as_fd(), OsStr::new(RESERVE)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => {
+                self.reserve.store(false, Ordering::Relaxed);
+                match error {
+                    Errno::NOSPC | Errno::DQUOT => Ok(()),
+                    error => Err(error),
+                }
+            }
+        }
     }
 
     /// Moves `name` out of `dir` into the stage, where it is removed when the result is dropped.
@@ -157,6 +188,24 @@ impl Workdir {
     /// Whether whiteouts can be made here: made, found by listing, and read back as such. (A filesystem
     /// that is itself an overlay accepts the device and then hides it.)
     pub fn can_make_whiteouts(&self) -> Result<bool> {
+        if !self.has_whiteout()? && !self.make_first_whiteout()? {
+            return Ok(false);
+        }
+        self.keep_reserve()?;
+        Ok(true)
+    }
+
+    /// Whether an earlier mount has left a whiteout that others can be linked to.
+    fn has_whiteout(&self) -> Result<bool> {
+        match Object::Child(self.own.clone(), Name::from(OsStr::new(WHITEOUT))).stat() {
+            Ok(stat) => Ok(whiteout::is_char_whiteout(&stat)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the whiteout that others are linked to, if that is possible.
+    fn make_first_whiteout(&self) -> Result<bool> {
         let probe = match self.stage_node(FileKind::CharDevice, 0, 0) {
             Ok(probe) => probe,
             Err(
@@ -180,11 +229,26 @@ impl Workdir {
         let possible =
             listed && probe.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat));
         if possible {
-            // It stays as the one that whiteouts are linked to: a deletion then needs no inode, which a
-            // full filesystem could not give.
+            // It stays: a deletion then needs no inode, which a full filesystem could not give.
+            match remove(self.own.as_fd(), OsStr::new(WHITEOUT)) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
             probe.publish_over(self.own.as_fd(), OsStr::new(WHITEOUT))?;
         }
         Ok(possible)
+    }
+
+    /// What an earlier mount has noted about the filesystem (see `features`).
+    pub fn noted_features(&self) -> Option<String> {
+        let link = Object::Child(self.own.clone(), Name::from(OsStr::new(FEATURES)));
+        link.read_link().ok()?.into_string().ok()
+    }
+
+    /// Notes something about the filesystem, instead of what was noted before.
+    pub fn note_features(&self, text: &str) -> Result<()> {
+        let staged = self.stage_symlink(OsStr::new(text))?;
+        staged.publish_over(self.own.as_fd(), OsStr::new(FEATURES))
     }
 
     /// Whether two names can be exchanged here (RENAME_EXCHANGE).

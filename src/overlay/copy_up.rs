@@ -60,7 +60,7 @@ impl Overlay {
             return Ok(());
         }
         while let Some(next) = highest_lower(node) {
-            self.copy_up_one(upper, &next, wanted)?;
+            self.pins.with_space(|| self.copy_up_one(upper, &next, wanted))?;
         }
         if node.kind.is_dir() {
             return Ok(());

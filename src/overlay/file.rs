@@ -163,7 +163,8 @@ impl Overlay {
         let node = self.node(id)?;
         self.copy_up(&node, Wanted::ALL)?;
         let fd = self.data(&node, true)?;
-        rustix::fs::fallocate(fd, FallocateFlags::from_bits_retain(mode.0), offset, length)
+        let mode = FallocateFlags::from_bits_retain(mode.0);
+        self.pins.with_space(|| rustix::fs::fallocate(&fd, mode, offset, length))
     }
 
     /// Finds data or a hole in a file.
@@ -184,9 +185,9 @@ impl Overlay {
     pub fn copy_range(
         &self,
         source: NodeId,
-        mut source_offset: u64,
+        source_offset: u64,
         target: NodeId,
-        mut target_offset: u64,
+        target_offset: u64,
         length: usize,
     ) -> Result<usize> {
         let source = self.node(source)?;
@@ -194,8 +195,11 @@ impl Overlay {
         self.copy_up(&target, Wanted::ALL)?;
         let to = self.data(&target, true)?;
         let from = self.data(&source, false)?;
-        let (from_at, to_at) = (Some(&mut source_offset), Some(&mut target_offset));
-        rustix::fs::copy_file_range(from, from_at, to, to_at, length)
+        self.pins.with_space(|| {
+            let (mut from_at, mut to_at) = (source_offset, target_offset);
+            let (from_at, to_at) = (Some(&mut from_at), Some(&mut to_at));
+            rustix::fs::copy_file_range(&from, from_at, &to, to_at, length)
+        })
     }
 
     /// Space and limits of the filesystem that new data goes to.

@@ -238,6 +238,10 @@ fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
     .map_err(|error| match error {
         Errno::ROFS => OpenError(format!("upperdir: {} is read-only", upper.display())),
         Errno::ACCESS | Errno::PERM => refusal("workdir", work, error),
+        Errno::NOSPC | Errno::DQUOT => OpenError(format!(
+            "workdir: no room in {} for what its first mount makes there: {error}; free a few blocks and inodes",
+            work.display()
+        )),
         error => failed(error),
     })
 }

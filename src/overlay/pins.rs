@@ -12,7 +12,7 @@ use super::node::NodeState;
 use crate::sys::{Errno, Result};
 
 /// How long a full filesystem is given to get room by what has just been deleted.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How many objects are kept alive, and how many have been let go.
 #[derive(Default)]

@@ -25,7 +25,7 @@ impl Overlay {
     /// # Errors
     /// `EISDIR`, `ENOENT`, `EROFS`.
     pub fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<()> {
-        self.remove(parent, name, false)
+        self.pins.with_space(|| self.remove(parent, name, false))
     }
 
     /// Deletes an empty directory.
@@ -33,7 +33,7 @@ impl Overlay {
     /// # Errors
     /// `ENOTDIR`, `ENOTEMPTY`, `ENOENT`, `EROFS`.
     pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
-        self.remove(parent, name, true)
+        self.pins.with_space(|| self.remove(parent, name, true))
     }
 
     fn remove(&self, parent: NodeId, name: &OsStr, directory: bool) -> Result<()> {

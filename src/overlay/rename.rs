@@ -75,6 +75,17 @@ impl Overlay {
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
+        self.pins.with_space(|| self.rename_once(parent, name, new_parent, new_name, flags))
+    }
+
+    fn rename_once(
+        &self,
+        parent: NodeId,
+        name: &OsStr,
+        new_parent: NodeId,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
         let upper = self.writable()?;
         let parent = self.node(parent)?;
         let new_parent = self.node(new_parent)?;

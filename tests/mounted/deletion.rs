@@ -341,7 +341,7 @@ fn assert_work_is_empty(union: &Union) {
     let left: Vec<PathBuf> = Snapshot::of(&union.work(""))
         .paths()
         .into_iter()
-        .filter(|path| kind(union.work(path)) != FileType::Directory)
+        .filter(|path| kind(union.work(path)) == FileType::RegularFile)
         .filter(|path| fs::metadata(union.work(path)).unwrap().len() > 0)
         .map(Path::to_owned)
         .collect();

@@ -14,6 +14,7 @@ mod crash;
 mod filesystems;
 mod hostile;
 mod interop;
+mod pressure;
 mod real_input;
 mod termination;
 mod volume;

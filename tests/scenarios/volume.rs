@@ -73,14 +73,28 @@ impl Kind {
 
     /// Mounts a new and empty filesystem that can be written to on the directory `point`.
     pub fn mount_empty(self, point: &Path) {
-        let image = image_of(point);
-        let (megabytes, mkfs) = match self {
-            Self::Tmpfs => return mount(words("-t tmpfs"), Path::new("tmpfs"), point),
-            Self::Ext4 => (64, "mkfs.ext4 -q -F -b 4096"),
-            Self::Xfs => (320, "mkfs.xfs -q -f"),
-            Self::Btrfs => (256, "mkfs.btrfs -q -f"),
+        match self {
+            Self::Tmpfs => mount(words("-t tmpfs"), Path::new("tmpfs"), point),
+            Self::Ext4 => self.mount_image(64, "mkfs.ext4 -q -F -b 4096", point),
+            _ => self.mount_small(point),
+        }
+    }
+
+    /// The same, as small as the filesystem can be for something to be done in it.
+    pub fn mount_small(self, point: &Path) {
+        match self {
+            Self::Tmpfs => {
+                mount(words("-t tmpfs -o size=16m,nr_inodes=1k"), Path::new("tmpfs"), point);
+            }
+            Self::Ext4 => self.mount_image(16, "mkfs.ext4 -q -F -b 4096 -N 1024", point),
+            Self::Xfs => self.mount_image(320, "mkfs.xfs -q -f", point),
+            Self::Btrfs => self.mount_image(256, "mkfs.btrfs -q -f", point),
             Self::Squashfs | Self::Erofs => panic!("{self:?} cannot be written to"),
-        };
+        }
+    }
+
+    fn mount_image(self, megabytes: u64, mkfs: &'static str, point: &Path) {
+        let image = image_of(point);
         File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
         let (tool, arguments) = mkfs.split_once(' ').unwrap();
         run(tool, words(arguments).chain([image.as_os_str()]));

@@ -1,0 +1,4 @@
+//! What happens when something runs out: space, inodes, descriptors, memory, or the patience of many users
+//! of the same names.
+
+mod full_disk;
