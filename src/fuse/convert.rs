@@ -18,7 +18,7 @@ pub(super) fn node(ino: INodeNo) -> NodeId {
 }
 
 pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller { uid: request.uid(), gid: request.gid(), thread: request.pid() }
 }
 
 /// The one place where an error of the union becomes one of the protocol.

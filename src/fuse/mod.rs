@@ -403,7 +403,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -416,7 +416,7 @@ impl Filesystem for Adapter {
         }
         let create = flags & libc::XATTR_CREATE != 0;
         let replace = flags & libc::XATTR_REPLACE != 0;
-        let set = self.overlay.set_xattr(node(ino), name, value, create, replace);
+        let set = self.overlay.set_xattr(caller(request), node(ino), name, value, create, replace);
         reply_empty(set, reply);
     }
 

@@ -300,18 +300,32 @@ impl Overlay {
         let object = self.upper_object(node)?;
         let stat = self.upper_stat(&object)?;
         let mut kept = without_set_id(stat.mode);
-        if caller.uid != 0 && caller.gid != self.ids.shown_gid(stat.gid) {
-            // Nor may a stranger to the group keep its bit (the kernel's setattr_should_drop_sgid). Who is
-            // in it by a supplementary group is not known here.
+        if kept & S_ISGID != 0 && !caller.may_keep_group_bit(self.ids.shown_gid(stat.gid)) {
+            // As the kernel's setattr_should_drop_sgid.
             kept &= !S_ISGID;
         }
-        if kept != stat.permissions() {
-            match self.writable()?.overriding {
-                Some(form) => form.store(&object, &overridden(&stat, kept))?,
-                None => object.set_permissions(kept)?,
-            }
+        self.keep_permissions(&object, &stat, kept)
+    }
+
+    /// Clears the set-group-id bit after a change of permissions by somebody outside of the group, as chmod(2) does.
+    pub(super) fn drop_group_bit(&self, caller: Caller, node: &Node) -> Result<()> {
+        let object = self.upper_object(node)?;
+        let stat = self.upper_stat(&object)?;
+        let permissions = stat.permissions();
+        if permissions & S_ISGID == 0 || caller.may_keep_group_bit(self.ids.shown_gid(stat.gid)) {
+            return Ok(());
         }
-        Ok(())
+        self.keep_permissions(&object, &stat, permissions & !S_ISGID)
+    }
+
+    fn keep_permissions(&self, object: &Object, stat: &Stat, kept: u32) -> Result<()> {
+        if kept == stat.permissions() {
+            return Ok(());
+        }
+        match self.writable()?.overriding {
+            Some(form) => form.store(object, &overridden(stat, kept)),
+            None => object.set_permissions(kept),
+        }
     }
 
     /// The inode flags of lsattr(1) (`FS_*_FL`) of a file or directory.

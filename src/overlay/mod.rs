@@ -54,7 +54,7 @@ pub use read_dir::{DirEntry, Flow};
 pub use rename::RenameFlags;
 
 use crate::layer::{Descriptors, Lowers, Upper};
-use crate::sys::{Errno, Result};
+use crate::sys::{Errno, Result, process};
 use inode_number::InodeNumbers;
 use node::Node;
 use node_table::NodeTable;
@@ -67,6 +67,18 @@ pub struct Caller {
     pub uid: u32,
     /// Effective group.
     pub gid: u32,
+    /// The thread that asks, from which its other groups can be learnt; 0 where this process cannot see it.
+    pub thread: u32,
+}
+
+impl Caller {
+    /// Whether a file of group `gid` may have its set-group-id bit in spite of what the caller does: root may
+    /// keep it, and a member of the group (the kernel's `in_group_or_capable`).
+    fn may_keep_group_bit(self, gid: u32) -> bool {
+        self.uid == 0
+            || self.gid == gid
+            || process::supplementary_groups(self.thread).is_ok_and(|groups| groups.contains(&gid))
+    }
 }
 
 /// What a lookup or a creation found: the node, on which the caller holds one more reference, and its

@@ -132,6 +132,7 @@ impl Overlay {
             own: Caller {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
+                thread: 0,
             },
             rename_lock: RwLock::new(()),
             pins: Pins::default(),

@@ -7,7 +7,7 @@ use rustix::fs::XattrFlags;
 use super::attr::Located;
 use super::copy_up::Wanted;
 use super::node::NodeId;
-use super::{Overlay, Result, acl};
+use super::{Caller, Overlay, Result, acl};
 use crate::layer::xattr_names;
 use crate::sys::Errno;
 
@@ -44,6 +44,7 @@ impl Overlay {
     /// Sets an attribute; `create` and `replace` as in setxattr(2).
     pub fn set_xattr(
         &self,
+        caller: Caller,
         id: NodeId,
         name: &OsStr,
         value: &[u8],
@@ -65,7 +66,7 @@ impl Overlay {
         acl::map_ids(&mut value, |id| self.ids.stored_uid(id), |id| self.ids.stored_gid(id))?;
         object.set_xattr(&stored, &value, flags)?;
         self.forget_inherited(&node);
-        Ok(())
+        if name == acl::ACCESS { self.drop_group_bit(caller, &node) } else { Ok(()) }
     }
 
     /// Removes an attribute.

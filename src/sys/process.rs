@@ -17,6 +17,16 @@ fn check(result: libc::c_int) -> Result<libc::c_int> {
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
+/// The supplementary groups of a thread, as this process's user namespace numbers them.
+///
+/// # Errors
+/// `NotFound` where the thread is not to be seen (number 0, another pid namespace, no /proc).
+pub fn supplementary_groups(thread: u32) -> std::io::Result<Vec<u32>> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    Ok(line.unwrap_or_default().split_whitespace().filter_map(|gid| gid.parse().ok()).collect())
+}
+
 /// Which side of a [`fork`] this process is.
 #[derive(Debug)]
 pub enum Fork {

@@ -91,7 +91,7 @@ fn entry(entry: plyfs::overlay::Entry) -> Entry {
 }
 
 fn caller(new: New) -> Caller {
-    Caller { uid: new.caller.0, gid: new.caller.1 }
+    Caller { uid: new.caller.0, gid: new.caller.1, thread: 0 }
 }
 
 fn time((sec, nsec): (i64, u32)) -> NewTime {
@@ -128,7 +128,7 @@ impl Subject for Union {
             atime: changes.atime.map(time),
             mtime: changes.mtime.map(time),
         };
-        let caller = Caller { uid: changes.caller, gid: changes.caller };
+        let caller = Caller { uid: changes.caller, gid: changes.caller, thread: 0 };
         Ok(attr(&self.overlay().set_attr(caller, NodeId(node), &change)?))
     }
 
@@ -183,7 +183,7 @@ impl Subject for Union {
 
     fn write(&self, node: Node, offset: u64, data: &[u8], kill_privileges: bool) -> Answer<usize> {
         let (uid, gid) = stranger();
-        let unprivileged = kill_privileges.then_some(Caller { uid, gid });
+        let unprivileged = kill_privileges.then_some(Caller { uid, gid, thread: 0 });
         self.overlay().write(NodeId(node), offset, data, unprivileged)
     }
 
@@ -262,7 +262,8 @@ impl Subject for Union {
 
     fn set_xattr(&self, node: Node, name: &OsStr, value: &[u8], set: Set) -> Answer<()> {
         let (create, replace) = (set == Set::IfAbsent, set == Set::IfPresent);
-        self.overlay().set_xattr(NodeId(node), name, value, create, replace)
+        let root = Caller { uid: 0, gid: 0, thread: 0 };
+        self.overlay().set_xattr(root, NodeId(node), name, value, create, replace)
     }
 
     fn remove_xattr(&self, node: Node, name: &OsStr) -> Answer<()> {

@@ -13,8 +13,9 @@ use rustix::io::Errno;
 
 use crate::needs_root;
 use crate::support::posix::{
-    USER, append, as_ids, as_user, chmod, chown, create, errno, get_xattr, lstat, mkdir, mknod,
-    mode, mtime, open_file, open_rw, owner, run, set_times, set_xattr, text, with_umask, xattrs,
+    USER, append, as_ids, as_member, as_user, chmod, chown, create, errno, get_xattr, lstat, mkdir,
+    mknod, mode, mtime, open_file, open_rw, owner, run, set_times, set_xattr, text, with_umask,
+    xattrs,
 };
 use crate::support::{Union, same_as_plain};
 
@@ -461,4 +462,35 @@ fn default_access_list_of_the_work_directory_stays_there() {
         assert_eq!(owner(union.path("d/new")), (USER, USER));
         union.remount();
     }
+}
+
+#[test]
+fn set_group_id_bits_go_with_changes_by_strangers_to_the_group() {
+    needs_root!();
+    let tree = format!(
+        "f stranger mode=02755 own={USER}:9 text=x\nf member mode=02755 own={USER}:77 text=x
+         f write-stranger mode=02646 own=0:9 text=x\nf write-member mode=02666 own=0:77 text=x
+         f chmod-stranger mode=0755 own={USER}:9\nf chmod-member mode=0755 own={USER}:77
+         d stranger-dir mode=02755 own={USER}:9\nd member-dir mode=02755 own={USER}:77"
+    );
+    // u::rwx g::rwx o::rwx
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for tag in [1_u16, 4, 0x20] {
+        acl.extend([tag.to_le_bytes(), 7_u16.to_le_bytes()].concat());
+        acl.extend(u32::MAX.to_le_bytes());
+    }
+    same_as_plain(&tree, |root| {
+        as_member(USER, USER, &[77], || {
+            for name in ["stranger", "member", "stranger-dir", "member-dir"] {
+                set_xattr(root.join(name), "system.posix_acl_access", &acl).unwrap();
+            }
+            for name in ["write-stranger", "write-member"] {
+                append(root.join(name), "y");
+            }
+            for name in ["chmod-stranger", "chmod-member"] {
+                chmod(root.join(name), 0o2755).unwrap();
+            }
+        });
+        String::new()
+    });
 }

@@ -191,10 +191,21 @@ pub fn append(path: impl AsRef<Path>, text: &str) {
 
 /// Runs `action` as user `uid` and group `gid` with no privilege and no further groups.
 pub fn as_ids<T: Send>(uid: u32, gid: u32, action: impl FnOnce() -> T + Send) -> T {
+    as_member(uid, gid, &[], action)
+}
+
+/// Runs `action` as user `uid` and group `gid` with no privilege, also in the groups `others`.
+pub fn as_member<T: Send>(
+    uid: u32,
+    gid: u32,
+    others: &[u32],
+    action: impl FnOnce() -> T + Send,
+) -> T {
     // The ids of a Linux thread are its own; this one ends with them.
     in_thread(move || {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        set_thread_groups(&[]).unwrap();
+        let others: Vec<_> = others.iter().copied().map(Gid::from_raw).collect();
+        set_thread_groups(&others).unwrap();
         set_thread_res_gid(gid, gid, gid).unwrap();
         set_thread_res_uid(uid, uid, uid).unwrap();
         action()
