@@ -4,8 +4,9 @@ use fuser::{InitFlags, KernelConfig};
 
 use super::Policy;
 
-/// Wanted wherever the kernel has it.
-const ALWAYS: [InitFlags; 10] = [
+/// Wanted wherever the kernel has it. Not `FUSE_ASYNC_DIO`: when an asynchronous direct write ends, the kernel drops
+/// no cached pages, so that somebody who has read the file meanwhile would see its old content for ever.
+const ALWAYS: [InitFlags; 9] = [
     // Lookups and reads of one directory side by side.
     InitFlags::FUSE_PARALLEL_DIROPS,
     // Attributes together with names, when they were asked for before.
@@ -18,7 +19,6 @@ const ALWAYS: [InitFlags; 10] = [
     InitFlags::FUSE_DONT_MASK,
     // No question about security.capability before every write.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_HAS_IOCTL_DIR,
     InitFlags::FUSE_BIG_WRITES,
 ];
