@@ -16,6 +16,7 @@ pub mod origin;
 pub mod owner_rights;
 pub mod stat_override;
 pub mod upper;
+pub mod volatile_mark;
 pub mod whiteout;
 pub mod workdir;
 pub mod xattr_names;

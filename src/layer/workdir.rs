@@ -8,7 +8,7 @@
 //! workdir/plyfs/nlink/      see `index`
 //! workdir/plyfs/ino/        see `inode_mark`
 //! workdir/index/            see `index`; the kernel's format
-//! workdir/work/             the kernel's and fuse-overlayfs's; never touched
+//! workdir/work/             the kernel's and fuse-overlayfs's; see `volatile_mark`
 //! ```
 
 use std::ffi::{OsStr, OsString};

@@ -18,8 +18,9 @@ use super::{Caller, Ids, Overlay};
 use crate::layer::lower::{Covered, DirLayer, Layer};
 use crate::layer::stat_override::StatOverride;
 use crate::layer::upper::UpperParts;
+use crate::layer::volatile_mark::{self, VolatileMark};
 use crate::layer::{Descriptors, LowerPlace, Lowers, Name, Upper};
-use crate::sys::{Errno, FileKind, Object, file_handle, open, stat::stat_fd};
+use crate::sys::{Errno, FileKind, Object, file_handle, open, process, stat::stat_fd};
 
 /// What rename(2) does with a directory that has parts in lower layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,27 +217,34 @@ fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
     check_same_filesystem(dirs, &upper_lock, &work_lock)?;
     lock("upperdir", upper, &upper_lock)?;
     lock("workdir", work, &work_lock)?;
-    if !config.volatile && is_incompatible(&work_lock) {
-        return Err(OpenError(format!(
-            "workdir: {} was used by a volatile mount that may have lost data; check the layer and \
-             remove work/incompat/volatile in it, or mount with volatile",
-            work.display()
-        )));
-    }
     let (upper_root, work_root) = open_private_pair(config, dirs)?;
     let failed = |error| OpenError(format!("workdir: cannot prepare {}: {error}", work.display()));
+    let boot = process::boot_id().ok();
+    let mark = volatile_mark::read(&work_root, boot.as_deref()).map_err(failed)?;
+    check_volatile_mark(config, work, mark)?;
+    if !config.volatile && mark == VolatileMark::ThisBoot {
+        // From here on syncs are carried out, so nothing may be left for which one was not.
+        rustix::fs::syncfs(&work_lock).map_err(failed)?;
+        volatile_mark::remove(&work_root).map_err(failed)?;
+    }
     if let Some(form) = config.store_attributes {
         seed_root(form, &upper_root).map_err(failed)?;
     }
-    Upper::open(UpperParts {
+    let opened = Upper::open(UpperParts {
         root: upper_root,
-        work: work_root,
+        work: work_root.clone(),
         volatile: config.volatile,
         user_xattr: config.user_xattr,
         force_dot_files: config.force_dot_whiteouts,
         locks: [upper_lock, work_lock],
-    })
-    .map_err(|error| match error {
+    });
+    let opened = opened.and_then(|upper| {
+        if config.volatile && mark == VolatileMark::Absent {
+            volatile_mark::make(&work_root, &upper.work, boot.as_deref())?;
+        }
+        Ok(upper)
+    });
+    opened.map_err(|error| match error {
         Errno::ROFS => OpenError(format!("upperdir: {} is read-only", upper.display())),
         Errno::ACCESS | Errno::PERM => refusal("workdir", work, error),
         Errno::NOSPC | Errno::DQUOT => OpenError(format!(
@@ -245,6 +253,24 @@ fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
         )),
         error => failed(error),
     })
+}
+
+/// Refuses an upper layer that may have lost what was never synced.
+fn check_volatile_mark(config: &Config, work: &Path, mark: VolatileMark) -> Result<(), OpenError> {
+    let work = work.display();
+    match mark {
+        VolatileMark::Absent | VolatileMark::ThisBoot => Ok(()),
+        VolatileMark::Foreign if config.volatile => Ok(()),
+        VolatileMark::Foreign => Err(OpenError(format!(
+            "workdir: {work} was used by a volatile mount that may have lost data; check the layer and \
+             remove work/incompat/volatile in it, or mount with volatile"
+        ))),
+        VolatileMark::OtherBoot => Err(OpenError(format!(
+            "workdir: {work} was used by a volatile mount before this machine was started; if that was not \
+             after a clean shutdown data is lost: make upperdir and workdir anew, else remove \
+             work/incompat/volatile in it"
+        ))),
+    }
 }
 
 /// Makes the root of a new upper layer say in which form attributes are stored.
@@ -380,12 +406,6 @@ fn lock(option: &str, path: &Path, dir: &OwnedFd) -> Result<(), OpenError> {
             Err(error) => return Err(refusal(option, path, error)),
         }
     }
-}
-
-/// Whether the kernel or a peer left its mark of a volatile mount (overlayfs.rst, "Volatile mount").
-fn is_incompatible(work: &OwnedFd) -> bool {
-    let path = ["work", "incompat", "volatile"].map(std::ffi::OsStr::new);
-    open::descend(work.as_fd(), path, true).is_ok()
 }
 
 fn open_root(

@@ -48,6 +48,15 @@ pub fn fork() -> Result<Fork> {
     Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
 }
 
+/// What tells this boot of the machine from all others (random(4)).
+///
+/// # Errors
+/// Those of reading it: it may be hidden from a container.
+pub fn boot_id() -> std::io::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim_end().to_owned())
+}
+
 /// Signals that are kept from interrupting the process and read from a descriptor instead.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);

@@ -13,3 +13,4 @@ mod power;
 mod promise;
 mod stories;
 mod story;
+mod volatile;

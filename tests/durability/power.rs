@@ -25,8 +25,14 @@ pub fn builder(kind: Kind) -> Builder {
     Union::new().upper_on(|point| kind.mount_empty(point)).unchecked_lowers()
 }
 
-/// Cuts the power of the filesystem below `union`, ends its daemon, and mounts all of it again.
+/// Cuts the power of the filesystem below `union`, and mounts all of it again.
 pub fn cut(union: &mut Union, kind: Kind, how: Cut) {
+    cut_off(union, kind, how);
+    union.start();
+}
+
+/// Cuts the power of the filesystem below `union`, ends its daemon, and mounts the filesystem again.
+pub fn cut_off(union: &mut Union, kind: Kind, how: Cut) {
     let point = union.scratch().join("volume");
     let command = match how {
         Cut::AtOnce => "shutdown",
@@ -36,7 +42,6 @@ pub fn cut(union: &mut Union, kind: Kind, how: Cut) {
     union.kill();
     detach(&point);
     mount_copy(kind, &point);
-    union.start();
 }
 
 /// Mounts what is on the device on `point`: on a copy of it, since others may have copies of the mount and keep the dead

@@ -136,7 +136,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         Flag(|draft| draft.options.volatile = true),
         Implemented,
         "",
-        "sync nothing; a crash of the machine may damage the upper layer",
+        "sync nothing; after a crash of the machine the upper layer is damaged, and refused",
     ),
     OptionSpec::new(
         "fsync",
