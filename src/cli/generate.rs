@@ -73,6 +73,8 @@ fn synopsis() -> Roff {
     roff.control("br", []);
     roff.text([bold("plyfs umount"), roman(" [-l] "), italic("MOUNTPOINT")]);
     roff.control("br", []);
+    roff.text([bold("plyfs stats"), roman(" [--json] [--watch] "), italic("MOUNTPOINT")]);
+    roff.control("br", []);
     roff.text([bold("mount -t fuse.plyfs"), italic(" SOURCE MOUNTPOINT "), bold("-o ...")]);
     roff
 }

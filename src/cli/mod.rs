@@ -9,6 +9,7 @@ mod generate;
 mod logging;
 mod mount;
 mod option_docs;
+mod stats;
 mod umount;
 
 use std::ffi::OsString;
@@ -45,12 +46,14 @@ struct Cli {
 
 const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,...]\n       \
-                     plyfs umount MOUNTPOINT";
+                     plyfs umount MOUNTPOINT\n       \
+                     plyfs stats MOUNTPOINT";
 
 #[derive(Subcommand)]
 enum Subcommands {
     Mount(MountArgs),
     Umount(umount::UmountArgs),
+    Stats(stats::StatsArgs),
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
 }
@@ -75,6 +78,7 @@ fn run(called_as: CalledAs, args: impl Iterator<Item = OsString>) -> Result<(), 
     match parsed(called_as, &matches)? {
         Subcommands::Mount(args) => args.run(called_as),
         Subcommands::Umount(args) => args.run(),
+        Subcommands::Stats(args) => args.run(),
         Subcommands::Generate(args) => args.run(),
     }
 }

@@ -6,10 +6,12 @@
 
 mod convert;
 mod negotiate;
+pub mod statistics;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -19,10 +21,11 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::overlay::{Allocate, Entry, Flow, Overlay, RenameFlags, SeekTo, SetAttr};
+use crate::overlay::{Allocate, Entry, Flow, NodeId, Overlay, RenameFlags, SeekTo, SetAttr};
 use crate::sys::{Errno, Result};
 use convert::{InodeFlagsCall, attr, caller, errno, kind, new_time, node};
 use negotiate::Agreed;
+use statistics::{Message, Reporter, Statistics};
 
 /// How the union is offered to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,8 @@ const GENERATION: Generation = Generation(0);
 
 /// The union as a FUSE filesystem.
 pub struct Adapter {
-    overlay: Overlay,
+    overlay: Arc<Overlay>,
+    statistics: Arc<Statistics>,
     policy: Policy,
     agreed: Agreed,
 }
@@ -64,7 +68,17 @@ thread_local! {
 impl Adapter {
     /// Offers `overlay` as `policy` says.
     pub fn new(overlay: Overlay, policy: Policy) -> Self {
-        Self { overlay, policy, agreed: Agreed::default() }
+        Self {
+            overlay: Arc::new(overlay),
+            statistics: Arc::new(Statistics::new()),
+            policy,
+            agreed: Agreed::default(),
+        }
+    }
+
+    /// Tells about this mount while it is served.
+    pub fn reporter(&self) -> Reporter {
+        Reporter { overlay: self.overlay.clone(), statistics: self.statistics.clone() }
     }
 
     fn ttl(&self) -> Duration {
@@ -137,6 +151,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _timed = self.statistics.time(Message::Lookup);
         match self.overlay.lookup(node(parent), name) {
             Ok(Some(entry)) => self.reply_entry(Ok(entry), reply),
             // Node 0 tells the kernel that it may remember the absence.
@@ -148,10 +163,12 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        let _timed = self.statistics.time(Message::Forget);
         self.overlay.forget(node(ino), count);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let _timed = self.statistics.time(Message::Getattr);
         self.reply_attr(self.overlay.attr(node(ino)), reply);
     }
 
@@ -173,12 +190,14 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _timed = self.statistics.time(Message::Setattr);
         let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
         self.reply_attr(self.overlay.set_attr(caller(request), node(ino), &change), reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let _timed = self.statistics.time(Message::Readlink);
         use std::os::unix::ffi::OsStrExt;
         match self.overlay.read_link(node(ino)) {
             Ok(target) => reply.data(target.as_bytes()),
@@ -196,6 +215,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _timed = self.statistics.time(Message::Mknod);
         let (parent, rdev) = (node(parent), convert::device(rdev));
         let made = self.overlay.make_node(caller(request), parent, name, mode, umask, rdev);
         self.reply_entry(made, reply);
@@ -210,15 +230,18 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let _timed = self.statistics.time(Message::Mkdir);
         let made = self.overlay.make_dir(caller(request), node(parent), name, mode, umask);
         self.reply_entry(made, reply);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = self.statistics.time(Message::Unlink);
         reply_empty(self.overlay.unlink(node(parent), name), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = self.statistics.time(Message::Rmdir);
         reply_empty(self.overlay.rmdir(node(parent), name), reply);
     }
 
@@ -230,6 +253,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let _timed = self.statistics.time(Message::Symlink);
         let target = target.as_os_str();
         let made = self.overlay.symlink(caller(request), node(parent), name, target);
         self.reply_entry(made, reply);
@@ -245,6 +269,7 @@ impl Filesystem for Adapter {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _timed = self.statistics.time(Message::Rename);
         // A whiteout that the caller wants to see cannot exist in a union, which takes it for its own;
         // kernel overlayfs refuses it in the same way.
         if flags.contains(fuser::RenameFlags::RENAME_WHITEOUT) {
@@ -259,10 +284,12 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _timed = self.statistics.time(Message::Link);
         self.reply_entry(self.overlay.link(node(ino), node(parent), name), reply);
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _timed = self.statistics.time(Message::Open);
         if self.agreed.zero_open {
             return reply.error(errno(Errno::NOSYS));
         }
@@ -280,6 +307,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _timed = self.statistics.time(Message::Opendir);
         match self.agreed.zero_open {
             true => reply.error(errno(Errno::NOSYS)),
             false => reply.opened(FileHandle(0), FopenFlags::empty()),
@@ -287,7 +315,27 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        let _timed = self.statistics.time(Message::Flush);
         reply.error(errno(Errno::NOSYS));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let _timed = self.statistics.time(Message::Release);
+        reply.ok();
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        let _timed = self.statistics.time(Message::Releasedir);
+        reply.ok();
     }
 
     fn read(
@@ -301,6 +349,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _timed = self.statistics.time(Message::Read);
         READ_BUFFER.with_borrow_mut(|buffer| {
             let size = size as usize;
             if buffer.len() < size {
@@ -325,12 +374,14 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _timed = self.statistics.time(Message::Write);
         let kills = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let unprivileged = kills.then(|| caller(request));
         reply_count(self.overlay.write(node(ino), offset, data, unprivileged), reply);
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let _timed = self.statistics.time(Message::Fsync);
         reply_empty(self.overlay.sync(node(ino), data_only), reply);
     }
 
@@ -342,6 +393,7 @@ impl Filesystem for Adapter {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
+        let _timed = self.statistics.time(Message::Fsyncdir);
         reply_empty(self.overlay.sync(node(ino), data_only), reply);
     }
 
@@ -353,6 +405,7 @@ impl Filesystem for Adapter {
         after: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _timed = self.statistics.time(Message::Readdir);
         let read = self.overlay.read_dir(node(ino), after, |entry| {
             flow(reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), entry.name))
         });
@@ -370,6 +423,7 @@ impl Filesystem for Adapter {
         after: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _timed = self.statistics.time(Message::Readdirplus);
         let read = self.overlay.read_dir_plus(node(ino), after, |entry, full| {
             let (ttl, shown) = match full {
                 Some(full) => self.shown(full),
@@ -386,6 +440,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let _timed = self.statistics.time(Message::Statfs);
         match self.overlay.stat_fs() {
             Ok(stat) => reply.statfs(
                 stat.blocks,
@@ -411,8 +466,12 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _timed = self.statistics.time(Message::Setxattr);
         if !self.policy.xattr {
             return reply.error(errno(Errno::OPNOTSUPP));
+        }
+        if is_statistics(ino, name) {
+            return reply.error(errno(Errno::PERM));
         }
         let create = flags & libc::XATTR_CREATE != 0;
         let replace = flags & libc::XATTR_REPLACE != 0;
@@ -421,7 +480,11 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _timed = self.statistics.time(Message::Getxattr);
         let value = match self.policy.xattr {
+            _ if is_statistics(ino, name) => {
+                self.reporter().json().map(String::into_bytes).map_err(|_| Errno::IO)
+            }
             true => self.overlay.get_xattr(node(ino), name),
             false => Err(Errno::OPNOTSUPP),
         };
@@ -429,6 +492,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _timed = self.statistics.time(Message::Listxattr);
         let names = match self.policy.xattr {
             true => self.overlay.list_xattr(node(ino)),
             false => Err(Errno::OPNOTSUPP),
@@ -437,6 +501,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = self.statistics.time(Message::Removexattr);
         if !self.policy.xattr {
             return reply.error(errno(Errno::OPNOTSUPP));
         }
@@ -453,6 +518,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        let _timed = self.statistics.time(Message::Create);
         match self.overlay.create(caller(request), node(parent), name, mode, umask) {
             Ok(entry) => {
                 let (ttl, shown) = self.shown(&entry);
@@ -474,6 +540,7 @@ impl Filesystem for Adapter {
         output_size: u32,
         reply: ReplyIoctl,
     ) {
+        let _timed = self.statistics.time(Message::Ioctl);
         let result = match InodeFlagsCall::parse(command, input) {
             Some(InodeFlagsCall::Set(_) | InodeFlagsCall::SetExtended(_))
                 if !self.agreed.checks_flags =>
@@ -511,6 +578,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _timed = self.statistics.time(Message::Fallocate);
         let mode = Allocate(mode.cast_unsigned());
         reply_empty(self.overlay.allocate(node(ino), mode, offset, length), reply);
     }
@@ -524,6 +592,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _timed = self.statistics.time(Message::Lseek);
         let to = match (u64::try_from(offset), whence) {
             (Ok(offset), libc::SEEK_DATA) => SeekTo::Data(offset),
             (Ok(offset), libc::SEEK_HOLE) => SeekTo::Hole(offset),
@@ -549,6 +618,7 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _timed = self.statistics.time(Message::CopyFileRange);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
         let copied = self.overlay.copy_range(
             node(source),
@@ -559,6 +629,10 @@ impl Filesystem for Adapter {
         );
         reply_count(copied, reply);
     }
+}
+
+fn is_statistics(ino: INodeNo, name: &OsStr) -> bool {
+    node(ino) == NodeId::ROOT && name == statistics::ATTRIBUTE
 }
 
 fn flow(full: bool) -> Flow {

@@ -7,6 +7,7 @@
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -36,18 +37,40 @@ pub struct Cached {
 /// The cache: the least recently used descriptor makes room for a new one.
 pub struct Descriptors {
     cache: Mutex<LruCache<Key, Cached>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// How a cache of descriptors is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Descriptors that are kept now.
+    pub open: usize,
+    /// Most that are kept.
+    pub most: usize,
+    /// How often one was asked for and was there.
+    pub hits: u64,
+    /// How often it was not.
+    pub misses: u64,
 }
 
 impl Descriptors {
     /// A cache of at most `capacity` descriptors (at least 8).
     pub fn new(capacity: usize) -> Self {
         let capacity = NonZeroUsize::new(capacity.max(8)).unwrap_or(NonZeroUsize::MIN);
-        Self { cache: Mutex::new(LruCache::new(capacity)) }
+        Self {
+            cache: Mutex::new(LruCache::new(capacity)),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     /// The descriptor kept for `key`.
     pub fn get(&self, key: Key) -> Option<Cached> {
-        self.cache.lock().get(&key).cloned()
+        let found = self.cache.lock().get(&key).cloned();
+        let count = if found.is_some() { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
     }
 
     /// Keeps a descriptor for `key`, instead of any that was kept before.
@@ -90,13 +113,13 @@ impl Descriptors {
         drop(removed);
     }
 
-    /// The number of descriptors kept now.
-    pub fn len(&self) -> usize {
-        self.cache.lock().len()
-    }
-
-    /// Whether none is kept.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How the cache is used.
+    pub fn usage(&self) -> Usage {
+        let (open, most) = {
+            let cache = self.cache.lock();
+            (cache.len(), cache.cap().get())
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Usage { open, most, hits: count(&self.hits), misses: count(&self.misses) }
     }
 }

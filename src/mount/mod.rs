@@ -16,13 +16,13 @@ mod remount;
 pub mod request;
 mod session;
 mod spec;
+mod statistics;
 mod union;
 mod unmount;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use fuser::Filesystem;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Signal, umask};
@@ -34,10 +34,14 @@ use crate::sys::process::{self, Signals};
 
 pub use error::MountError;
 pub use log_sink::LogSink;
+pub use statistics::statistics;
 pub use unmount::unmount;
 
 /// The signals that unmount.
 const END_SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
+
+/// The signal that asks for the statistics in the log.
+const REPORT_SIGNAL: Signal = Signal::USR1;
 
 /// Mounts what `request` asks for. In the background: returns when the mount answers. In the
 /// foreground: returns when it is unmounted. With `remount`: changes the flags of a mount that is there.
@@ -50,13 +54,6 @@ pub fn run(request: &MountRequest) -> Result<(), MountError> {
     if request.options.vfs.remount {
         return remount::remount(&resolve(&request.mountpoint)?, &request.options.vfs);
     }
-    mount(request, |mountpoint| union::open(&request.options, mountpoint))
-}
-
-fn mount<F: Filesystem>(
-    request: &MountRequest,
-    open: impl FnOnce(&Path) -> Result<F, MountError>,
-) -> Result<(), MountError> {
     let mountpoint = resolve(&request.mountpoint)?;
     if let Err(error) = process::raise_descriptor_limit() {
         log::warn!("the limit of open descriptors stays as it is: {error}");
@@ -65,25 +62,22 @@ fn mount<F: Filesystem>(
         log::warn!("the limit of file sizes stays as it is: {error}");
     }
     if request.foreground {
-        serve(request, &mountpoint, open, &mut Launch::foreground())
+        serve(request, &mountpoint, &mut Launch::foreground())
     } else {
-        daemon::start(&mountpoint, |launch| serve(request, &mountpoint, open, launch))
+        daemon::start(&mountpoint, |launch| serve(request, &mountpoint, launch))
     }
 }
 
 /// Serves the mount from its beginning to its end, in the process that stays.
-fn serve<F: Filesystem>(
-    request: &MountRequest,
-    mountpoint: &Path,
-    open: impl FnOnce(&Path) -> Result<F, MountError>,
-    launch: &mut Launch,
-) -> Result<(), MountError> {
+fn serve(request: &MountRequest, mountpoint: &Path, launch: &mut Launch) -> Result<(), MountError> {
     // The kernel or the overlay applies the umask of each caller; ours must not.
     umask(Mode::empty());
-    let filesystem = open(mountpoint)?;
-    let signals =
-        Signals::block(&end_signals(request.foreground)).map_err(MountError::system("signalfd"))?;
     let options = &request.options;
+    let filesystem = union::open(options, mountpoint)?;
+    let reporter = filesystem.reporter();
+    let heard: Vec<Signal> =
+        end_signals(request.foreground).into_iter().chain([REPORT_SIGNAL]).collect();
+    let signals = Signals::block(&heard).map_err(MountError::system("signalfd"))?;
     let source = request.source.as_deref();
     let program = OsStr::new(request.program());
     let spec = MountSpec::new(&options.vfs, program, source, options.upper.is_none());
@@ -94,7 +88,10 @@ fn serve<F: Filesystem>(
         running.cancel();
         return Err(error);
     }
-    running.wait(&signals)
+    running.wait(&signals, || match reporter.json() {
+        Ok(line) => log::warn!("{line}"),
+        Err(error) => log::error!("statistics: {error}"),
+    })
 }
 
 /// In the foreground, what the caller ignores stays ignored, as nohup(1) wants it. A daemon has left

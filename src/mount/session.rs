@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::REPORT_SIGNAL;
 use super::error::MountError;
 use super::mounted::{Detached, Mounted};
 use super::options::Allow;
@@ -86,14 +87,14 @@ impl Running {
         take_away(&self.mounted);
     }
 
-    /// Waits until the mount is unmounted, by anybody. One of `signals` detaches it, busy or not,
-    /// and gives its users [a moment](GRACE).
+    /// Waits until the mount is unmounted, by anybody. [`REPORT_SIGNAL`] calls `report`; any other of
+    /// `signals` detaches the mount, busy or not, and gives its users [a moment](GRACE).
     ///
     /// # Errors
     /// When the session broke, or the mount could not be detached.
-    pub fn wait(self, signals: &Signals) -> Result<(), MountError> {
+    pub fn wait(self, signals: &Signals, report: impl Fn()) -> Result<(), MountError> {
         let failed = MountError::system("waiting for the session");
-        if self.ends_before(signals).map_err(failed)? {
+        if self.ends_before(signals, report).map_err(failed)? {
             return self.finish();
         }
         let outcome = self.mounted.detach().map(|_now_or_out_of_reach| ());
@@ -105,16 +106,23 @@ impl Running {
         outcome
     }
 
-    /// Waits for the end or a signal; which came first.
-    fn ends_before(&self, signals: &Signals) -> Result<bool, Errno> {
-        let mut fds =
-            [PollFd::new(&self.ended, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        retry_on_intr(|| poll(&mut fds, None))?;
-        let ended = !fds[0].revents().is_empty();
-        if !ended {
-            log::info!("signal {}: unmounting", signals.take()?.as_raw());
+    /// Waits for the end or a signal that unmounts; which came first.
+    fn ends_before(&self, signals: &Signals, report: impl Fn()) -> Result<bool, Errno> {
+        loop {
+            let mut fds =
+                [PollFd::new(&self.ended, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            retry_on_intr(|| poll(&mut fds, None))?;
+            if !fds[0].revents().is_empty() {
+                return Ok(true);
+            }
+            match signals.take()? {
+                REPORT_SIGNAL => report(),
+                signal => {
+                    log::info!("signal {}: unmounting", signal.as_raw());
+                    return Ok(false);
+                }
+            }
         }
-        Ok(ended)
     }
 
     /// Whether the end comes before `time` is over. Signals change nothing any more: some senders

@@ -319,6 +319,8 @@ impl Overlay {
         published: Published,
     ) -> Result<()> {
         let Published { stat, indexed, data_source } = published;
+        let bytes = if node.kind == FileKind::Regular { stat.size } else { 0 };
+        self.done.copied_up(data_source.is_none().then_some(bytes));
         if let Some(entry) = contents.names.get_mut(&name.name) {
             if node.kind.is_dir() {
                 entry.merged.insert(0, entry.layer);
@@ -372,6 +374,8 @@ impl Overlay {
             Some(file) => file.clone(),
             None => object.pin()?,
         };
+        let bytes = if node.kind == FileKind::Regular { object.stat()?.size } else { 0 };
+        self.done.copied_up(Some(bytes));
         {
             let mut state = node.state.lock();
             if !indexed {

@@ -22,6 +22,7 @@ mod attr;
 mod copy_up;
 mod create;
 mod directory;
+mod figures;
 mod file;
 mod hard_link;
 pub mod id_map;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 pub use attr::{Attr, SetAttr};
+pub use figures::Figures;
 pub use file::{Allocate, FilesystemStat, SeekTo};
 pub use ids::Ids;
 pub use node::NodeId;
@@ -55,6 +57,7 @@ pub use rename::RenameFlags;
 
 use crate::layer::{Descriptors, Lowers, Upper};
 use crate::sys::{Errno, Result, process};
+use figures::Done;
 use inode_number::InodeNumbers;
 use node::Node;
 use node_table::NodeTable;
@@ -107,6 +110,7 @@ pub struct Overlay {
     own: Caller,
     rename_lock: RwLock<()>,
     pins: Pins,
+    done: Done,
 }
 
 impl Overlay {

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use rustix::fs::FlockOperation;
 
 use super::directory::Directory;
+use super::figures::Done;
 use super::inode_number::InodeNumbers;
 use super::node::{Node, NodeId, Place};
 use super::node_table::NodeTable;
@@ -137,6 +138,7 @@ impl Overlay {
             },
             rename_lock: RwLock::new(()),
             pins: Pins::default(),
+            done: Done::default(),
         })
     }
 }

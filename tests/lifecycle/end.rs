@@ -54,6 +54,22 @@ fn a_signal_unmounts_and_ends_a_busy_mount() {
 }
 
 #[test]
+fn a_signal_that_asks_for_statistics_ends_nothing() {
+    let stage = Stage::new();
+    let log = stage.path("log");
+    succeeds(stage.plyfs(&stage.read_only()).env("PLYFS_LOG_FILE", &log));
+    let daemon = stage.daemon();
+    for time in 1..=2 {
+        assert_eq!(stage.read(), "hello");
+        stage.daemon().signal(Signal::USR1);
+        let lines = || fs::read_to_string(&log).unwrap().matches("\"LOOKUP\":{\"count\":").count();
+        wait_until("the statistics are in the log", || lines() == time);
+    }
+    daemon.signal(Signal::TERM);
+    daemon.ends();
+}
+
+#[test]
 fn signals_that_come_in_a_burst_count_as_one() {
     let stage = Stage::new();
     for _ in 0..20 {

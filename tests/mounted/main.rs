@@ -20,6 +20,7 @@ mod inodes;
 mod layers;
 mod lifecycle;
 mod marks;
+mod messages;
 mod metacopy;
 mod names;
 mod options;
