@@ -20,12 +20,31 @@ pub fn start(default: LevelFilter) -> Result<(), CliError> {
         None => builder.filter_level(default),
     };
     builder.target(Target::Pipe(Box::new(LogSink)));
-    builder.format(|line, record| match record.level() {
-        Level::Error | Level::Info => writeln!(line, "plyfs: {}", record.args()),
-        Level::Warn => writeln!(line, "plyfs: warning: {}", record.args()),
-        Level::Debug | Level::Trace => {
-            writeln!(line, "plyfs: {}: {}", record.target(), record.args())
+    builder.format(|line, record| {
+        let text = one_line(&record.args().to_string());
+        match record.level() {
+            Level::Error | Level::Info => writeln!(line, "plyfs: {text}"),
+            Level::Warn => writeln!(line, "plyfs: warning: {text}"),
+            Level::Debug | Level::Trace => writeln!(line, "plyfs: {}: {text}", record.target()),
         }
     });
     builder.try_init().map_err(|error| CliError::Failure(error.to_string()))
+}
+
+/// `text` without control characters, which the name of a file may have: they could pretend to be lines of
+/// their own, or command the terminal.
+fn one_line(text: &str) -> String {
+    let escape = |c: char| c.is_control().then(|| c.escape_default().to_string());
+    text.chars().map(|c| escape(c).unwrap_or_else(|| c.to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_make_lines_of_their_own() {
+        let text = one_line("layer: /a\nplyfs: b\u{1b}[2J\u{9b}\u{e4}");
+        assert_eq!(text, "layer: /a\\nplyfs: b\\u{1b}[2J\\u{9b}\u{e4}");
+    }
 }

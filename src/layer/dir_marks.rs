@@ -44,6 +44,8 @@ pub struct DirMarks {
 const OPAQUE: &str = "opaque";
 const REDIRECT: &str = "redirect";
 const IMPURE: &str = "impure";
+const ORIGIN: &str = "origin";
+const METACOPY: &str = "metacopy";
 
 /// The prefixes under which the kernel, as root and with `userxattr`, keeps its marks.
 pub const PREFIXES: [&str; 2] = ["trusted.overlay.", "user.overlay."];
@@ -58,11 +60,11 @@ impl DirMarks {
     /// `EIO` for a redirect that is not one; anything that keeps the attributes from being read.
     pub fn read(dir: &Object) -> Result<Self> {
         let mut marks = Self::default();
-        let names = dir.xattr_names()?;
+        let names = marked_names(dir.xattr_names(), |name| dir.xattr(name))?;
         // What root has marked under `trusted.` carries root's marks only there; an attribute under
         // `user.` can then be data that the kernel, to which it means nothing, copied up from below.
         let by_root = names.iter().any(|name| {
-            name.to_str().is_some_and(|name| name.strip_prefix(PREFIXES[0]) == Some("origin"))
+            name.to_str().is_some_and(|name| name.strip_prefix(PREFIXES[0]) == Some(ORIGIN))
         });
         for name in names {
             let Some(mark) = mark_name(&name) else { continue };
@@ -86,6 +88,27 @@ impl DirMarks {
         }
         Ok(marks)
     }
+}
+
+/// The names among which the marks of an object are: all those `listed`, or where there are too many for
+/// one answer (listxattr(2), `E2BIG`), the marks that it has.
+pub fn marked_names(
+    listed: Result<Vec<Box<OsStr>>>,
+    value: impl Fn(&OsStr) -> Result<Option<Vec<u8>>>,
+) -> Result<Vec<Box<OsStr>>> {
+    if listed.as_ref().err() != Some(&Errno::TOOBIG) {
+        return listed;
+    }
+    let mut names = Vec::new();
+    let marks = [OPAQUE, REDIRECT, IMPURE, ORIGIN, METACOPY];
+    let full = PREFIXES.iter().flat_map(|prefix| marks.map(|mark| format!("{prefix}{mark}")));
+    for name in full.chain([PEER_OPAQUE.to_owned()]) {
+        let name = OsString::from(name).into_boxed_os_str();
+        if value(&name)?.is_some() {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// The mark that an attribute stands for, if it is one of the union's.

@@ -72,13 +72,19 @@ pub enum LinkCount {
 
 impl LinkCount {
     fn parse(value: &[u8]) -> Option<Self> {
-        let number = std::str::from_utf8(value.get(1..)?).ok()?.parse().ok()?;
+        let number = parse_difference(std::str::from_utf8(value.get(1..)?).ok()?)?;
         match value[0] {
             b'U' => Some(Self::Upper(number)),
             b'L' => Some(Self::Lower(number)),
             _ => None,
         }
     }
+}
+
+/// The difference of two link counts; `None` for what is none, or larger than any.
+fn parse_difference(text: &str) -> Option<i32> {
+    const LARGEST: i32 = 1 << 30;
+    text.parse().ok().filter(|number| (-LARGEST..=LARGEST).contains(number))
 }
 
 /// The index of one upper layer.
@@ -112,9 +118,16 @@ impl Index {
         if let Some(dir) = open_existing(&own, "nlink")? {
             let dir = Arc::new(dir);
             read_names(&dir, |name| {
-                let count = Object::Child(dir.clone(), name.clone()).read_link()?;
-                let count = count.to_str().and_then(|text| text.parse().ok()).ok_or(Errno::IO)?;
-                known.dropped.insert(name, count);
+                match Object::Child(dir.clone(), name.clone()).read_link() {
+                    Ok(count) => match count.to_str().and_then(parse_difference) {
+                        Some(count) => drop(known.dropped.insert(name, count)),
+                        None => log::warn!("workdir: plyfs/nlink/{}: no number", name.display()),
+                    },
+                    Err(Errno::INVAL) => {
+                        log::warn!("workdir: plyfs/nlink/{}: no symbolic link", name.display());
+                    }
+                    Err(error) => return Err(error),
+                }
                 Ok(())
             })?;
         }
@@ -264,12 +277,15 @@ fn remove_orphans(dir: &Arc<OwnedFd>, copies: &mut HashSet<Name>) -> Result<()> 
     Ok(())
 }
 
-/// The stored link count of an upper inode, if it is an indexed one.
+/// The stored link count of an upper inode, if it is an indexed one. What cannot be understood counts as
+/// absent: the count is then guessed, as by the kernel.
 pub fn link_count(object: &Object) -> Result<Option<LinkCount>> {
-    match mark(object, NLINK)? {
-        Some(value) => LinkCount::parse(&value).ok_or(Errno::IO).map(Some),
-        None => Ok(None),
+    let Some(value) = mark(object, NLINK)? else { return Ok(None) };
+    let count = LinkCount::parse(&value);
+    if count.is_none() {
+        log::warn!("upper layer: a stored link count is no number: {}", value.escape_ascii());
     }
+    Ok(count)
 }
 
 fn mark(object: &Object, mark: &str) -> Result<Option<Vec<u8>>> {
@@ -309,7 +325,7 @@ mod tests {
     fn link_counts_are_read_in_both_forms() {
         assert_eq!(LinkCount::parse(b"U+2"), Some(LinkCount::Upper(2)));
         assert_eq!(LinkCount::parse(b"L-1"), Some(LinkCount::Lower(-1)));
-        for bad in [&b""[..], b"U", b"X+1", b"U+x"] {
+        for bad in [&b""[..], b"U", b"X+1", b"U+x", b"U+99999999999", b"L-2147483648"] {
             assert_eq!(LinkCount::parse(bad), None);
         }
     }

@@ -29,6 +29,11 @@ pub struct InodeMarks {
     kept: Mutex<HashMap<u64, u64>>,
 }
 
+/// An inode number; 0 is none.
+fn parse_number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| *number != 0)
+}
+
 impl InodeMarks {
     /// Reads what is kept in our directory `own` of the workdir.
     pub fn open(own: Arc<OwnedFd>, namespaces: Namespaces) -> Result<Self> {
@@ -39,9 +44,12 @@ impl InodeMarks {
             Ok(records) => {
                 let records = Arc::new(records);
                 dir::for_each(records.as_fd(), |entry| {
-                    let shown =
-                        Object::Child(records.clone(), Name::from(entry.name)).read_link()?;
-                    let number = |text: &OsStr| text.to_str().and_then(|text| text.parse().ok());
+                    let record = Object::Child(records.clone(), Name::from(entry.name));
+                    let shown = match record.read_link() {
+                        Err(Errno::INVAL) => return Ok(()),
+                        shown => shown?,
+                    };
+                    let number = |text: &OsStr| text.to_str().and_then(parse_number);
                     if let (Some(upper), Some(shown)) = (number(entry.name), number(&shown)) {
                         kept.insert(upper, shown);
                     }
@@ -66,7 +74,7 @@ impl InodeMarks {
             if let Some(value) =
                 owner_rights::xattr(object, OsStr::new(&format!("{prefix}{MARK}")))?
             {
-                return Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()));
+                return Ok(std::str::from_utf8(&value).ok().and_then(parse_number));
             }
         }
         if self.kept.lock().is_empty() {

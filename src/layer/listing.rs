@@ -107,10 +107,13 @@ impl Classifier<'_> {
                 return Ok(Class::Whiteout(name, Form::CharDevice));
             }
         }
-        let kind = match self.overriding {
-            Some(form) => form.apply(&object, object.stat()?)?.kind(),
-            None => kind,
+        let Some(form) = self.overriding else {
+            return Ok(Class::Entry(Listed { name, kind, ino: raw.ino }));
         };
-        Ok(Class::Entry(Listed { name, kind, ino: raw.ino }))
+        let stat = form.apply_if_valid(&object, object.stat()?)?;
+        if whiteout::is_char_whiteout(&stat) {
+            return Ok(Class::Whiteout(name, Form::CharDevice));
+        }
+        Ok(Class::Entry(Listed { name, kind: stat.kind(), ino: raw.ino }))
     }
 }

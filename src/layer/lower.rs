@@ -137,6 +137,11 @@ impl Lowers {
         &self.roots[self.merged..]
     }
 
+    /// Whether a layer only holds data: it has no marks.
+    pub fn is_data_only(&self, index: LayerIndex) -> bool {
+        usize::from(index.0) > self.merged
+    }
+
     fn layer(&self, index: LayerIndex) -> &Layer {
         &self.layers[usize::from(index.0) - 1]
     }
@@ -186,13 +191,16 @@ impl Lowers {
 
     /// The attributes of an object.
     pub fn stat(&self, place: &LowerPlace) -> Result<Stat> {
-        let object = self.object(place)?;
-        let stat = object.stat()?;
-        let Layer::Dir(layer) = self.layer(place.layer());
-        match layer.overriding {
-            Some(form) => form.apply(&object, stat),
-            None => Ok(stat),
-        }
+        let read = || {
+            let object = self.object(place)?;
+            let stat = object.stat()?;
+            let Layer::Dir(layer) = self.layer(place.layer());
+            match layer.overriding {
+                Some(form) => form.apply(&object, stat),
+                None => Ok(stat),
+            }
+        };
+        read().inspect_err(|error| self.report(place, "cannot read attributes of", *error))
     }
 
     /// Space and limits of the filesystem of the top layer.
@@ -204,22 +212,48 @@ impl Lowers {
     /// The target of a symbolic link.
     pub fn read_link(&self, place: &LowerPlace) -> Result<std::ffi::OsString> {
         let Layer::Dir(layer) = self.layer(place.layer());
-        stat_override::read_link(layer.overriding, &self.object(place)?)
+        let object = self.object(place);
+        let target = object.and_then(|object| stat_override::read_link(layer.overriding, &object));
+        target.inspect_err(|error| self.report(place, "cannot read link", *error))
     }
 
     /// Opens a regular file's data for reading.
     pub fn open(&self, place: &LowerPlace) -> Result<OwnedFd> {
-        self.object(place)?.open(OFlags::RDONLY)
+        let file = self.object(place).and_then(|object| object.open(OFlags::RDONLY));
+        file.inspect_err(|error| self.report(place, "cannot open", *error))
     }
 
     /// The value of an extended attribute; private marks are not filtered.
     pub fn xattr(&self, place: &LowerPlace, name: &OsStr) -> Result<Option<Vec<u8>>> {
-        self.object(place)?.xattr(name)
+        let value = self.object(place).and_then(|object| object.xattr(name));
+        value
+            .inspect_err(|error| self.report(place, "cannot read an extended attribute of", *error))
     }
 
     /// The names of all extended attributes; private marks are not filtered.
     pub fn xattr_names(&self, place: &LowerPlace) -> Result<Vec<Box<OsStr>>> {
-        self.object(place)?.xattr_names()
+        let names = self.object(place).and_then(|object| object.xattr_names());
+        names.inspect_err(|error| {
+            self.report(place, "cannot list the extended attributes of", *error)
+        })
+    }
+
+    /// Logs that a layer has failed, if `error` says so, with its path and the path in it.
+    pub fn report(&self, place: &LowerPlace, what: &str, error: Errno) {
+        if is_failure(error) {
+            self.log(place, what, error);
+        }
+    }
+
+    fn log(&self, place: &LowerPlace, what: &str, error: Errno) {
+        let Layer::Dir(layer) = self.layer(place.layer());
+        let (dir, name) = match place {
+            LowerPlace::Dir(dir) => (dir, None),
+            LowerPlace::Child(dir, name) => (dir, Some(name.clone())),
+        };
+        let inside: PathBuf = dir.names().iter().chain(&name).map(|name| &**name).collect();
+        let layer = layer.path.display();
+        log::error!("lower layer {layer}: {what} /{}: {error}", inside.display());
     }
 
     /// What identifies an object over mounts, for the index of hard links.
@@ -255,15 +289,28 @@ impl Lowers {
             let listing = Listing::read(&fd, by_xattr, layer.overriding)?;
             Ok((marks, listing))
         };
-        read().inspect_err(|error: &Errno| {
-            let inside: PathBuf = dir.names().iter().map(|name| name.to_os_string()).collect();
-            log::error!(
-                "lower layer {}: cannot read directory /{}: {error}",
-                layer.path.display(),
-                inside.display()
-            );
+        read().inspect_err(|error| {
+            self.log(&LowerPlace::Dir(dir.clone()), "cannot read directory", *error);
         })
     }
+}
+
+/// Whether an error says that a layer cannot be read, and not only that something is absent, not allowed or
+/// more than this process may have open.
+fn is_failure(error: Errno) -> bool {
+    !matches!(
+        error,
+        Errno::NOENT
+            | Errno::NODATA
+            | Errno::OPNOTSUPP
+            | Errno::ACCESS
+            | Errno::PERM
+            | Errno::TOOBIG
+            | Errno::INTR
+            | Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+    )
 }
 
 #[cfg(test)]

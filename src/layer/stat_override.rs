@@ -65,17 +65,17 @@ impl StatOverride {
     ///
     /// # Errors
     /// `EIO` when the attribute is there and cannot be understood.
-    pub fn apply(self, object: &Object, mut stat: Stat) -> Result<Stat> {
+    pub fn apply(self, object: &Object, stat: Stat) -> Result<Stat> {
         let Some(value) = object.xattr(self.name())? else { return Ok(stat) };
-        let stored = Overridden::parse(&value).ok_or(Errno::IO)?;
-        stat.uid = stored.uid;
-        stat.gid = stored.gid;
-        let kind = stored.kind.unwrap_or(stat.kind());
-        stat.mode = kind.mode_bits() | stored.permissions;
-        if matches!(kind, FileKind::CharDevice | FileKind::BlockDevice) {
-            stat.rdev = stored.rdev;
-        }
-        Ok(stat)
+        Ok(Overridden::parse(&value).ok_or(Errno::IO)?.over(stat))
+    }
+
+    /// The same for a listing, in which one attribute that cannot be understood must not keep all others from
+    /// being listed: whoever asks for that object gets the error.
+    pub fn apply_if_valid(self, object: &Object, stat: Stat) -> Result<Stat> {
+        let value = object.xattr(self.name())?;
+        let stored = value.and_then(|value| Overridden::parse(&value));
+        Ok(stored.map_or(stat, |stored| stored.over(stat)))
     }
 
     /// Stores the attributes on `object`. A symbolic link cannot have a `user.` attribute: it shows as
@@ -102,6 +102,9 @@ pub fn read_link(overriding: Option<StatOverride>, object: &Object) -> Result<Os
     }
 }
 
+/// (uid_t) -1: nobody's, and to chown(2) the wish to leave an owner as he is.
+const NO_ID: u32 = u32::MAX;
+
 /// The longest target of a symbolic link in bytes (PATH_MAX without the closing NUL).
 const LONGEST_TARGET: usize = 4095;
 
@@ -110,8 +113,8 @@ impl Overridden {
     pub fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
         let mut fields = text.trim_end_matches('\0').splitn(4, ':');
-        let uid = fields.next()?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
+        let mut id = || fields.next()?.parse().ok().filter(|id| *id != NO_ID);
+        let (uid, gid) = (id()?, id()?);
         let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
         let (mut kind, rdev) = match fields.next() {
             Some(text) => parse_kind(text).map(|(kind, rdev)| (Some(kind), rdev))?,
@@ -121,6 +124,18 @@ impl Overridden {
             kind = Some(FileKind::from_mode(mode));
         }
         Some(Self { uid, gid, permissions: mode & 0o7777, kind, rdev })
+    }
+
+    /// `stat` with these attributes instead of its own.
+    fn over(self, mut stat: Stat) -> Stat {
+        stat.uid = self.uid;
+        stat.gid = self.gid;
+        let kind = self.kind.unwrap_or(stat.kind());
+        stat.mode = kind.mode_bits() | self.permissions;
+        if matches!(kind, FileKind::CharDevice | FileKind::BlockDevice) {
+            stat.rdev = self.rdev;
+        }
+        stat
     }
 
     /// The value to store.
@@ -161,7 +176,12 @@ fn parse_kind(text: &str) -> Option<(FileKind, u64)> {
     };
     let rdev = match kind {
         FileKind::BlockDevice | FileKind::CharDevice => {
-            makedev(words.next()?.parse().ok()?, words.next()?.parse().ok()?)
+            // What the kernel has room for in a device number (linux/kdev_t.h).
+            let mut number = |below: u32| {
+                let number: Option<u32> = words.next()?.parse().ok();
+                number.filter(|number| *number < below)
+            };
+            makedev(number(1 << 12)?, number(1 << 20)?)
         }
         _ => 0,
     };
@@ -193,8 +213,24 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for bad in ["", "0", "0:0", "0:0:9", "0:0:755:what", "0:0:755:char", "0:0:755:char-1-2-3"] {
+        let lines = [
+            "",
+            "0",
+            "0:0",
+            "0:0:9",
+            "-1:0:755",
+            "4294967295:0:755",
+            "0:99999999999:755",
+            "0:0:777777777777",
+            "0:0:755:what",
+            "0:0:755:char",
+            "0:0:755:char-1-2-3",
+            "0:0:755:block-4104-0",
+            "0:0:755:char-1-1048576",
+        ];
+        for bad in lines {
             assert_eq!(Overridden::parse(bad.as_bytes()), None, "{bad:?}");
         }
+        assert_eq!(Overridden::parse(b"4294967294:4294967294:0").unwrap().uid, u32::MAX - 1);
     }
 }

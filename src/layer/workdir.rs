@@ -230,7 +230,7 @@ impl Workdir {
             listed && probe.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat));
         if possible {
             // It stays: a deletion then needs no inode, which a full filesystem could not give.
-            match remove(self.own.as_fd(), OsStr::new(WHITEOUT)) {
+            match remove(self.own.as_fd(), OsStr::new(WHITEOUT), self.stage.as_fd()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error),
             }
@@ -335,7 +335,8 @@ impl Staged<'_> {
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         let Some(name) = &self.name else { return };
-        match remove(self.work.stage.as_fd(), name) {
+        let stage = self.work.stage.as_fd();
+        match remove(stage, name, stage) {
             Ok(()) | Err(Errno::NOENT) => {}
             // It stays until the next mount removes it; nothing depends on it.
             Err(error) => log::warn!("cannot remove a leftover in the workdir: {error}"),
@@ -428,28 +429,70 @@ fn strip_acls(stage: &Object) -> Result<()> {
     Ok(())
 }
 
-/// Removes everything in `dir`.
-fn clear(dir: BorrowedFd<'_>) -> Result<()> {
+/// Removes everything in the stage.
+fn clear(stage: BorrowedFd<'_>) -> Result<()> {
+    names_in(stage)?.iter().try_for_each(|name| remove(stage, name, stage))
+}
+
+fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<Name>> {
     let mut names: Vec<Name> = Vec::new();
     dir::for_each(dir, |entry| {
         names.push(entry.name.into());
         Ok(())
     })?;
-    names.iter().try_for_each(|name| remove(dir, name))
+    Ok(names)
 }
 
-/// Removes `name`, a directory with all that is in it. What lies in the stage is flat (a directory of
-/// whiteouts at most), so that the recursion is shallow.
-fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        result => return result,
+/// Removes `name`, a directory with all that is in it. Directories in directories are moved up into the stage
+/// one after the other: a tree that somebody has prepared can be of any depth.
+fn remove(parent: BorrowedFd<'_>, name: &OsStr, stage: BorrowedFd<'_>) -> Result<()> {
+    let mut moved_up = Vec::new();
+    empty_and_remove(parent, name, stage, &mut moved_up)?;
+    while let Some(name) = moved_up.pop() {
+        empty_and_remove(stage, &name, stage, &mut moved_up)?;
     }
-    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-        result => return result,
+    Ok(())
+}
+
+fn empty_and_remove(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    stage: BorrowedFd<'_>,
+    moved_up: &mut Vec<Name>,
+) -> Result<()> {
+    if remove_plain(parent, name)? {
+        return Ok(());
     }
     let dir = open::child(parent, name, OFlags::PATH | OFlags::DIRECTORY)?;
-    clear(dir.as_fd())?;
+    for child in names_in(dir.as_fd())? {
+        if !remove_plain(dir.as_fd(), &child)? {
+            moved_up.push(move_up((dir.as_fd(), &child), stage)?);
+        }
+    }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes anything but a directory that is not empty; whether it could.
+fn remove_plain(parent: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        result => return result.map(|()| true),
+    }
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+/// Moves a directory into the stage, under a name that is free there.
+fn move_up(from: (BorrowedFd<'_>, &OsStr), stage: BorrowedFd<'_>) -> Result<Name> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = Name::from(OsString::from(format!("up-{number}")));
+        match move_dir(from, (stage, &name), || rename_new(from.0, from.1, stage, &name)) {
+            Err(Errno::EXIST) => {}
+            result => return result.map(|()| name),
+        }
+    }
 }

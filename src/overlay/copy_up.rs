@@ -176,6 +176,14 @@ impl Overlay {
 
     fn copy_data(&self, source: &LowerPlace, target: &OwnedFd, keep: u64) -> Result<()> {
         data::copy(self.lowers.open(source)?.as_fd(), target.as_fd(), keep)
+            .inspect_err(|error| self.report_copy(source, *error))
+    }
+
+    /// Logs that a file cannot be copied up because of its data, not for want of room for it.
+    fn report_copy(&self, place: &LowerPlace, error: Errno) {
+        if !matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::FBIG) {
+            self.lowers.report(place, "cannot copy up", error);
+        }
     }
 
     /// Owner, permissions, extended attributes (ACLs are such) and times, in an order in which none

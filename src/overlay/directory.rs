@@ -3,6 +3,7 @@
 //! Resolved when the directory is first looked into, by reading it once in each layer; kept as long as
 //! its node, since lower layers do not change and every change of the upper goes through here.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -22,6 +23,50 @@ use crate::sys::{Errno, Object, Result, open};
 
 /// Redirects that lead through redirects: no honest tree has more.
 const DEEPEST_REDIRECT: usize = 16;
+
+/// Lower directories that are looked into along redirects, to find one: no honest tree needs more. Hostile
+/// redirects, each through a path of redirects, lead through each other in more ways than anybody could
+/// wait for.
+const LONGEST_SEARCH: usize = 20_000;
+
+/// The search for the lower parts of one directory.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'s> {
+    /// Redirects that lead here, one through the other.
+    depth: usize,
+    /// Directories that may still be looked into.
+    left: &'s Cell<usize>,
+}
+
+impl<'s> Search<'s> {
+    /// What a new search may cost.
+    pub fn budget() -> Cell<usize> {
+        Cell::new(LONGEST_SEARCH)
+    }
+
+    /// A search that has not followed a redirect yet.
+    pub fn new(left: &'s Cell<usize>) -> Self {
+        Self { depth: 0, left }
+    }
+
+    /// The search behind one more redirect.
+    pub fn deeper(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
+    /// To be called for each directory that is looked into.
+    fn step(self) -> Result<()> {
+        if self.depth == 0 {
+            return Ok(());
+        }
+        let Some(left) = self.left.get().checked_sub(1) else {
+            log::error!("redirects lead through more than {LONGEST_SEARCH} directories");
+            return Err(Errno::IO);
+        };
+        self.left.set(left);
+        Ok(())
+    }
+}
 
 /// A directory: where its lower parts may lie, and once it has been looked into, what is in it.
 pub(super) struct Directory {
@@ -117,11 +162,28 @@ impl Overlay {
         &self,
         node: &'n Node,
     ) -> Result<MappedRwLockWriteGuard<'n, Contents>> {
-        let mut guard = directory(node)?.write();
-        if guard.contents.is_none() {
-            guard.contents = Some(self.read_contents(node, &guard)?);
+        let dir = directory(node)?;
+        self.read_in(node, dir)?;
+        RwLockWriteGuard::try_map(dir.write(), |dir| dir.contents.as_mut()).map_err(|_| Errno::IO)
+    }
+
+    /// Makes sure that the directory has been looked into. Meanwhile only those wait who must know what is in
+    /// it: a layer can be slow.
+    fn read_in(&self, node: &Node, dir: &RwLock<Directory>) -> Result<()> {
+        if dir.read().is_read() {
+            return Ok(());
         }
-        RwLockWriteGuard::try_map(guard, |dir| dir.contents.as_mut()).map_err(|_| Errno::IO)
+        let _only_one = node.reading.lock();
+        let unread = {
+            let dir = dir.read();
+            if dir.is_read() {
+                return Ok(());
+            }
+            Directory::unread(dir.candidates.clone(), dir.siblings.clone())
+        };
+        let contents = self.read_contents(node, &unread)?;
+        dir.write().contents = Some(contents);
+        Ok(())
     }
 
     fn read_contents(&self, node: &Node, dir: &Directory) -> Result<Contents> {
@@ -130,11 +192,11 @@ impl Overlay {
             false => None,
         };
         let mut names = NameTable::default();
-        let stack =
-            self.walk(upper.as_ref().map(|(marks, _)| marks), dir, 0, |lower, listing| {
-                names.merge_lower(lower.layer, listing);
-            })?;
         let marks = upper.as_ref().map(|(marks, _)| marks);
+        let budget = Search::budget();
+        let stack = self.walk(marks, dir, Search::new(&budget), |lower, listing| {
+            names.merge_lower(lower.layer, listing);
+        })?;
         let impure = marks.is_some_and(|marks| marks.impure);
         let redirected = marks.is_some_and(|marks| marks.redirect.is_some());
         if let Some((_, listing)) = upper {
@@ -174,7 +236,7 @@ impl Overlay {
         &self,
         upper: Option<&DirMarks>,
         dir: &Directory,
-        depth: usize,
+        search: Search<'_>,
         mut visit: impl FnMut(&Arc<LowerDir>, Listing),
     ) -> Result<Vec<Arc<LowerDir>>> {
         let mut stack = Vec::new();
@@ -182,8 +244,8 @@ impl Overlay {
         let mut siblings = dir.siblings.clone();
         let mut follow = |redirect: &Redirect, below| -> Result<VecDeque<Arc<LowerDir>>> {
             // A relative redirect further down is relative to where this one leads.
-            siblings = self.siblings_of(redirect, below, &siblings, depth)?;
-            self.find_dirs(&siblings, redirect.name()).map(VecDeque::from)
+            siblings = self.siblings_of(redirect, below, &siblings, search)?;
+            self.find_dirs(&siblings, redirect.name(), search).map(VecDeque::from)
         };
         if let Some(marks) = upper {
             if marks.opaque == Opaque::Yes {
@@ -194,6 +256,7 @@ impl Overlay {
             }
         }
         while let Some(lower) = pending.pop_front() {
+            search.step()?;
             let (marks, listing) = self.lowers.list(&lower)?;
             let last = marks.opaque == Opaque::Yes || listing.opaque;
             visit(&lower, listing);
@@ -214,13 +277,13 @@ impl Overlay {
         redirect: &Redirect,
         below: LayerIndex,
         siblings: &[Arc<LowerDir>],
-        depth: usize,
+        search: Search<'_>,
     ) -> Result<Arc<[Arc<LowerDir>]>> {
         if self.refuse_redirects {
             log::error!("redirect_dir=nofollow: layer {} has a redirect", below.0);
             return Err(Errno::PERM);
         }
-        if depth >= DEEPEST_REDIRECT {
+        if search.depth >= DEEPEST_REDIRECT {
             log::error!(
                 "a redirect in layer {} leads through more than {DEEPEST_REDIRECT} others",
                 below.0
@@ -231,7 +294,9 @@ impl Overlay {
             Redirect::Sibling(_) => {
                 Ok(siblings.iter().filter(|dir| dir.layer > below).cloned().collect())
             }
-            Redirect::Absolute(dirs, _) => self.lower_stack(dirs, below, depth + 1).map(Arc::from),
+            Redirect::Absolute(dirs, _) => {
+                self.lower_stack_at(dirs, below, search.deeper()).map(Arc::from)
+            }
         }
     }
 
@@ -241,31 +306,29 @@ impl Overlay {
         &self,
         names: &[Name],
         below: LayerIndex,
-    ) -> Result<Vec<Arc<LowerDir>>> {
-        self.lower_stack(names, below, 0)
-    }
-
-    fn lower_stack(
-        &self,
-        names: &[Name],
-        below: LayerIndex,
-        depth: usize,
+        search: Search<'_>,
     ) -> Result<Vec<Arc<LowerDir>>> {
         let roots = self.lowers.roots().iter().filter(|dir| dir.layer > below).cloned();
         let root = Directory::unread(roots.collect(), Arc::from([]));
-        let mut stack = self.walk(None, &root, depth, |_, _| {})?;
+        let mut stack = self.walk(None, &root, search, |_, _| {})?;
         for name in names {
-            let found = self.find_dirs(&stack, name)?;
+            let found = self.find_dirs(&stack, name, search)?;
             let dir = Directory::unread(found, stack.into());
-            stack = self.walk(None, &dir, depth, |_, _| {})?;
+            stack = self.walk(None, &dir, search, |_, _| {})?;
         }
         Ok(stack)
     }
 
     /// The directories called `name` in the stack `parents`, down to where something else ends them.
-    fn find_dirs(&self, parents: &[Arc<LowerDir>], name: &Name) -> Result<Vec<Arc<LowerDir>>> {
+    fn find_dirs(
+        &self,
+        parents: &[Arc<LowerDir>],
+        name: &Name,
+        search: Search<'_>,
+    ) -> Result<Vec<Arc<LowerDir>>> {
         let mut found = Vec::new();
         for parent in parents {
+            search.step()?;
             let (_, listing) = self.lowers.list(parent)?;
             if listing.whiteouts.contains_key(name) {
                 break;

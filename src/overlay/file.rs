@@ -126,6 +126,15 @@ impl Overlay {
         let node = self.node(id)?;
         let fd = self.data(&node, false)?;
         data::read_at(fd.as_fd(), buffer, offset)
+            .inspect_err(|error| self.report_data(&node, *error))
+    }
+
+    /// Logs that the data of a file cannot be read.
+    pub(super) fn report_data(&self, node: &Node, error: Errno) {
+        match self.locate(node) {
+            Ok(Located::Lower(place)) => self.lowers.report(&place, "cannot read data of", error),
+            _ => log::error!("upper layer: cannot read data of {}: {error}", node.path().display()),
+        }
     }
 
     /// Writes at `offset`; returns the number of bytes, less than given only when the rest failed.

@@ -43,7 +43,11 @@ impl Overlay {
         };
         let object = upper.index.object(&name)?;
         let lower_links = found.stat.nlink;
-        let copy = self.find_upper(object.clone(), Place::Indexed(name), true)?;
+        let copy = self.find_upper(object.clone(), Place::Indexed(name.clone()), true)?;
+        if copy.stat.kind() != found.stat.kind() {
+            log::error!("workdir: index/{} is no copy of what it stands for", name.display());
+            return Err(Errno::IO);
+        }
         *found = copy;
         found.link_bias = match link_count(&object)? {
             Some(LinkCount::Upper(bias)) => bias,

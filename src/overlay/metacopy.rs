@@ -9,8 +9,9 @@ use rustix::fs::{OFlags, XattrFlags};
 
 use super::Overlay;
 use super::attr::{CAPABILITY, Located};
+use super::directory::Search;
 use super::node::{Node, Unsynced};
-use crate::layer::dir_marks::{PREFIXES, Redirect};
+use crate::layer::dir_marks::{PREFIXES, Redirect, marked_names};
 use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper, owner_rights};
 use crate::sys::stat::stat_fd;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
@@ -24,11 +25,12 @@ struct Mark {
 }
 
 impl Mark {
-    /// Reads the mark, from the names of an object's attributes and a way to get their values.
+    /// Reads the mark, from the list of an object's attributes and a way to get their values.
     fn read(
-        names: &[Box<OsStr>],
+        listed: Result<Vec<Box<OsStr>>>,
         value: impl Fn(&OsStr) -> Result<Option<Vec<u8>>>,
     ) -> Result<Option<Self>> {
+        let names = marked_names(listed, &value)?;
         let find = |mark: &str| {
             names.iter().find(|name| {
                 PREFIXES.iter().any(|prefix| {
@@ -119,7 +121,7 @@ impl Overlay {
             }
         }
         let value = |name: &OsStr| owner_rights::xattr(object, name);
-        let Some(mark) = Mark::read(&object.xattr_names()?, value)? else {
+        let Some(mark) = Mark::read(object.xattr_names(), value)? else {
             node.state.lock().complete = true;
             return Ok(None);
         };
@@ -200,7 +202,12 @@ impl Overlay {
     }
 
     fn lower_mark(&self, place: &LowerPlace) -> Result<Option<Mark>> {
-        Mark::read(&self.lowers.xattr_names(place)?, |name| self.lowers.xattr(place, name))
+        if self.lowers.is_data_only(place.layer()) {
+            return Ok(None);
+        }
+        let value = |name: &OsStr| self.lowers.xattr(place, name);
+        let mark = Mark::read(self.lowers.xattr_names(place), value);
+        mark.inspect_err(|error| self.lowers.report(place, "cannot find the data of", *error))
     }
 
     /// Follows metacopy files downwards until one holds data.
@@ -212,13 +219,14 @@ impl Overlay {
         mut name: Option<Name>,
         mut mark: Mark,
     ) -> Result<LowerPlace> {
+        let budget = Search::budget();
         loop {
             if let Some(redirect) = &mark.redirect {
                 name = Some(redirect.name().clone());
             }
             let mut found = None;
             if let Some(Redirect::Absolute(dirs, name)) = &mark.redirect {
-                siblings = self.lower_stack_at(dirs, layer)?.into();
+                siblings = self.lower_stack_at(dirs, layer, Search::new(&budget).deeper())?.into();
                 found = self.find_in_data_layers(dirs, name)?;
             }
             if let Some(name) = &name {
@@ -265,7 +273,7 @@ impl Overlay {
             let place = LowerPlace::Child(dir, name.clone());
             match self.lowers.stat(&place) {
                 Ok(stat) if stat.kind() == FileKind::Regular => return Ok(Some(place)),
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(error),
             }
         }

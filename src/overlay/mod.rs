@@ -11,7 +11,8 @@
 //!
 //! 1. a node's `copy_up` lock, ancestors first: one copy-up of a node at a time, held while its data
 //!    moves, so that only those who need this very copy wait; and one first sync;
-//! 2. directory locks (`Node::dir`): an ancestor before its descendant, two unrelated ones by node id;
+//! 2. directory locks (`Node::dir`): an ancestor before its descendant, two unrelated ones by node id; a
+//!    node's `reading` lock before its own directory lock, which is free while layers are asked;
 //! 3. the rename lock: shared while a path of names is turned into a descriptor, exclusive for the
 //!    moment in which a directory gets another name;
 //! 4. leaves, held for no system call and never together, but for a node's state inside the node table:

@@ -37,6 +37,8 @@ pub(super) struct Node {
     /// Held during a copy-up of this node.
     pub copy_up: Mutex<()>,
     pub state: Mutex<NodeState>,
+    /// Held while the layers are asked what is in this directory.
+    pub reading: Mutex<()>,
     /// What is in the directory, of a directory.
     pub dir: Option<RwLock<Directory>>,
 }
@@ -139,6 +141,7 @@ impl Node {
             children: AtomicU64::new(0),
             copy_up: Mutex::new(()),
             state: Mutex::new(state),
+            reading: Mutex::new(()),
             dir: directory.map(RwLock::new),
         }
     }

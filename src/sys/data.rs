@@ -10,6 +10,9 @@ use super::{Errno, Result};
 const CHUNK: usize = 1024 * 1024;
 
 /// Reads at `offset` until `buffer` is full or the file ends; returns the number of bytes read.
+///
+/// # Errors
+/// Also when something was read before: fewer bytes than asked for are always the end of the file.
 pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
@@ -17,8 +20,6 @@ pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usi
             Ok(0) => break,
             Ok(count) => done += count,
             Err(Errno::INTR) => {}
-            // What was read before an error is good; the error comes back on the next call.
-            Err(_) if done > 0 => break,
             Err(error) => return Err(error),
         }
     }
@@ -42,7 +43,7 @@ pub fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<usize> 
 
 /// Copies the first `length` bytes of `source` into the empty file `target`: shared extents where the
 /// filesystem can, else only the parts that hold data, so that holes stay holes. Afterwards `target` is
-/// exactly as long as `length`, or as `source` where that is shorter.
+/// exactly as long as `length`, or as `source` where that is shorter or turns out to be.
 pub fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, length: u64) -> Result<()> {
     let size = rustix::fs::fstat(source)?.st_size as u64;
     let length = length.min(size);
@@ -52,8 +53,11 @@ pub fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, length: u64) -> Resu
     let mut at = 0;
     while at < length {
         let Some((start, end)) = next_data(source, at, length)? else { break };
-        copy_extent(source, target, start, end)?;
-        at = end;
+        at = copy_extent(source, target, start, end)?;
+        if at < end {
+            // The file is shorter than it says, or was cut behind our back: there is nothing to invent.
+            return rustix::fs::ftruncate(target, at);
+        }
     }
     rustix::fs::ftruncate(target, length)
 }
@@ -72,7 +76,13 @@ fn next_data(fd: BorrowedFd<'_>, from: u64, end: u64) -> Result<Option<(u64, u64
     Ok(Some((start, hole.min(end))))
 }
 
-fn copy_extent(source: BorrowedFd<'_>, target: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+/// Copies a range of data; returns where it ended, before `end` only at the end of the file.
+fn copy_extent(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+) -> Result<u64> {
     let mut at = start;
     while at < end {
         let (mut from, mut to) = (at, at);
@@ -92,7 +102,7 @@ fn copy_extent(source: BorrowedFd<'_>, target: BorrowedFd<'_>, start: u64, end: 
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(end)
 }
 
 fn copy_through_memory(
@@ -100,15 +110,14 @@ fn copy_through_memory(
     target: BorrowedFd<'_>,
     start: u64,
     end: u64,
-) -> Result<()> {
+) -> Result<u64> {
     let mut buffer = vec![0; CHUNK];
     let mut at = start;
     while at < end {
         let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(CHUNK);
         let count = read_at(source, &mut buffer[..want], at)?;
         if count == 0 {
-            // Cut short behind our back: what is missing reads as zeros, as everywhere in the kernel.
-            return Ok(());
+            return Ok(at);
         }
         let written = write_at(target, &buffer[..count], at)?;
         if written < count {
@@ -116,7 +125,7 @@ fn copy_through_memory(
         }
         at += count as u64;
     }
-    Ok(())
+    Ok(end)
 }
 
 #[cfg(test)]

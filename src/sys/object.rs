@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
-use super::stat::{Stat, Time, stat_at, stat_fd};
+use super::stat::{FileKind, Stat, Time, stat_at, stat_fd};
 use super::{Errno, Result, open};
 
 /// An object, named by an open directory and a name in it, or by a descriptor of its own (which may be
@@ -38,15 +38,19 @@ impl Object {
         }
     }
 
-    /// Opens the object with `flags`.
+    /// Opens the regular file or directory with `flags`.
+    ///
+    /// # Errors
+    /// `EIO` for anything else, which is looked at first: to open a FIFO can wait for ever, and to open a
+    /// device can do anything.
     pub fn open(&self, flags: OFlags) -> Result<OwnedFd> {
-        match self {
-            Self::Child(dir, name) => open::child(dir.as_fd(), name, flags),
-            Self::Own(fd) => {
-                let path = open::proc_path(fd.as_fd());
-                rustix::fs::open(path.as_str(), flags | OFlags::CLOEXEC, Mode::empty())
-            }
+        let pinned = self.pin()?;
+        match stat_fd(pinned.as_fd())?.kind() {
+            FileKind::Regular | FileKind::Directory => {}
+            _ => return Err(Errno::IO),
         }
+        let path = open::proc_path(pinned.as_fd());
+        rustix::fs::open(path.as_str(), flags | OFlags::CLOEXEC, Mode::empty())
     }
 
     /// A descriptor that keeps the object alive and reachable after its last name is gone.
@@ -124,6 +128,21 @@ fn timespec(time: Option<NewTime>) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_files_and_directories_are_opened() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", root.path().join("link")).unwrap();
+        let dir = Arc::new(open::directory(root.path()).unwrap());
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(&dir, "fifo", rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let open = |name| Object::Child(dir.clone(), OsStr::new(name).into()).open(OFlags::RDONLY);
+        assert!(open("file").is_ok() && open(".").is_ok());
+        for other in ["link", "fifo"] {
+            assert_eq!(open(other).err(), Some(Errno::IO), "{other}");
+        }
+    }
 
     #[test]
     fn attributes_of_a_link_are_its_own() {

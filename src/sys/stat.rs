@@ -68,6 +68,9 @@ impl FileKind {
     }
 }
 
+/// More names than a file of any filesystem has. Room is left for sums and differences of such counts.
+const MOST_LINKS: u64 = 1 << 30;
+
 /// The attributes of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -77,7 +80,7 @@ pub struct Stat {
     pub ino: u64,
     /// Type and permission bits.
     pub mode: u32,
-    /// Number of names.
+    /// Number of names, at most 2^30.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
@@ -118,7 +121,7 @@ impl From<rustix::fs::Stat> for Stat {
             dev: raw.st_dev,
             ino: raw.st_ino,
             mode: raw.st_mode,
-            nlink: raw.st_nlink as u32,
+            nlink: raw.st_nlink.min(MOST_LINKS) as u32,
             uid: raw.st_uid,
             gid: raw.st_gid,
             rdev: raw.st_rdev,
