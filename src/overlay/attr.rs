@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 
 use super::copy_up::Wanted;
-use super::node::{Node, NodeId, Place};
+use super::locate::Located;
+use super::node::{Node, NodeId};
 use super::{Caller, Overlay};
+use crate::layer::Upper;
 use crate::layer::stat_override::{self, Overridden};
-use crate::layer::{LowerPlace, Upper};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, Time, inode_flags};
 
@@ -74,12 +75,6 @@ impl SetAttr {
     }
 }
 
-/// Where an object can be reached now.
-pub(super) enum Located {
-    Upper(Object),
-    Lower(LowerPlace),
-}
-
 /// The attribute that holds a file's capabilities.
 pub(super) const CAPABILITY: &str = "security.capability";
 
@@ -88,38 +83,6 @@ const S_ISGID: u32 = 0o2000;
 const S_IXGRP: u32 = 0o0010;
 
 impl Overlay {
-    /// Where `node` is.
-    ///
-    /// # Errors
-    /// `ENOENT` when it has vanished from the layer.
-    pub(super) fn locate(&self, node: &Node) -> Result<Located> {
-        let (place, pinned, name) = {
-            let state = node.state.lock();
-            let name = state.names.iter().find(|name| name.in_upper).cloned();
-            (state.place.clone(), state.pinned.clone(), name)
-        };
-        Ok(match (place, pinned, name) {
-            (Place::Lower(place), ..) => Located::Lower(place),
-            (_, Some(pinned), _) => Located::Upper(Object::Own(pinned)),
-            (Place::Indexed(name), ..) => Located::Upper(self.writable()?.index.object(&name)?),
-            (Place::Upper, ..) if node.kind.is_dir() => {
-                Located::Upper(Object::Own(self.upper_dir(node)?))
-            }
-            (Place::Upper, _, Some(name)) => {
-                Located::Upper(Object::Child(self.upper_dir(&name.parent)?, name.name))
-            }
-            (Place::Upper, _, None) => return Err(Errno::NOENT),
-        })
-    }
-
-    /// The object of `node`, which must be in the upper layer.
-    pub(super) fn upper_object(&self, node: &Node) -> Result<Object> {
-        match self.locate(node)? {
-            Located::Upper(object) => Ok(object),
-            Located::Lower(_) => Err(Errno::IO),
-        }
-    }
-
     pub(super) fn stat(&self, located: &Located) -> Result<Stat> {
         match located {
             Located::Lower(place) => self.lowers.stat(place),
@@ -142,7 +105,7 @@ impl Overlay {
     }
 
     pub(super) fn node_attr(&self, node: &Node) -> Result<Attr> {
-        let stat = self.stat(&self.locate(node)?)?;
+        let stat = self.at(node, |located| self.stat(&located))?;
         Ok(self.shown(node, stat))
     }
 
@@ -195,12 +158,12 @@ impl Overlay {
         if node.kind != FileKind::Symlink {
             return Err(Errno::INVAL);
         }
-        match self.locate(&node)? {
+        self.at(&node, |located| match located {
             Located::Upper(object) => {
                 stat_override::read_link(self.writable()?.overriding, &object)
             }
             Located::Lower(place) => self.lowers.read_link(&place),
-        }
+        })
     }
 
     /// Changes attributes and returns all of them as they are then.
@@ -224,7 +187,7 @@ impl Overlay {
             self.change_mode(upper, &node, mode & 0o7777)?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
-            self.upper_object(&node)?.set_times(change.atime, change.mtime)?;
+            self.at(&node, |at| at.upper()?.set_times(change.atime, change.mtime))?;
         }
         if change.is_empty() && !node.kind.is_dir() {
             // What the kernel sends before a write that takes set-id bits away, and for a chown(2) that
@@ -356,10 +319,10 @@ impl Overlay {
         if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             return Err(Errno::NOTTY);
         }
-        match self.locate(&node)? {
+        self.at(&node, |located| match located {
             Located::Upper(object) => object.open(OFlags::RDONLY | OFlags::NONBLOCK),
             Located::Lower(place) => self.lowers.open(&place),
-        }
+        })
     }
 
     fn open_for_new_flags(&self, id: NodeId) -> Result<OwnedFd> {

@@ -121,7 +121,7 @@ impl Overlay {
         contents: &mut Contents,
         name: &NameRef,
     ) -> Result<()> {
-        let object = self.upper_object(node)?;
+        let object = Object::Own(self.at(node, |at| at.upper()?.pin())?);
         let dir = self.upper_dir(&name.parent)?;
         self.unnoticed(&Object::Own(dir.clone()), || {
             self.mark_impure(upper, contents, &dir)?;

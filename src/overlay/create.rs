@@ -264,7 +264,7 @@ impl Overlay {
         let ino = self.numbers.number(stat.dev, stat.ino);
         self.writable()?.numbers.renew(stat.ino)?;
         let entry = contents.names.insert_upper(name.clone(), kind, stat.ino);
-        let name = NameRef { parent: parent.clone(), name, in_upper: true };
+        let name = NameRef { parent: parent.clone(), name, in_upper: true, leaving: false };
         let node = self.nodes.intern(&entry.node, name, &[], false, ino, |id| {
             let directory = kind.is_dir().then(Directory::empty);
             let node = Node::new(id, kind, ino, Place::Upper, directory);
@@ -321,7 +321,7 @@ impl Overlay {
         let entry = contents.names.insert_upper(name.clone(), node.kind, stat.ino);
         let key = super::hard_link::upper_key(&stat);
         self.nodes.register(&node, key);
-        let name = NameRef { parent: parent.clone(), name, in_upper: true };
+        let name = NameRef { parent: parent.clone(), name, in_upper: true, leaving: false };
         let node = self.nodes.intern(&entry.node, name, &[key], true, node.ino, |id| {
             // Not reached: the node was registered under its key just now and is held by the caller.
             Node::new(id, node.kind, node.ino, Place::Upper, None)

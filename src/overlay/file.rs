@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
-use super::attr::Located;
 use super::copy_up::Wanted;
+use super::locate::Located;
 use super::node::{Node, NodeId};
 use super::{Caller, Overlay, Result};
 use crate::layer::descriptors::Key;
@@ -76,7 +76,7 @@ impl Overlay {
     }
 
     fn open_data(&self, node: &Node, write: bool) -> Result<OwnedFd> {
-        match self.locate(node)? {
+        self.at(node, |located| match located {
             Located::Upper(object) => match self.upper_data_source(node, &object)? {
                 // It must have got its data before it is written to.
                 Some(_) if write => Err(Errno::IO),
@@ -86,7 +86,7 @@ impl Overlay {
             },
             Located::Lower(_) if write => Err(Errno::ROFS),
             Located::Lower(place) => self.lowers.open(&self.lower_data_place(node, &place)?),
-        }
+        })
     }
 
     /// Keeps `file`, open for reading and writing, as the data of `node`.

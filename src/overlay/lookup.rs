@@ -53,6 +53,7 @@ impl Overlay {
             parent: parent.clone(),
             name: entry.name.clone(),
             in_upper: entry.layer.is_upper(),
+            leaving: false,
         };
         if let Some(node) = self.nodes.acquire(&entry.node, &name) {
             let attr = self.node_attr(&node).inspect_err(|_| self.forget(node.id, 1))?;

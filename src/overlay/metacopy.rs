@@ -8,8 +8,9 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, XattrFlags};
 
 use super::Overlay;
-use super::attr::{CAPABILITY, Located};
+use super::attr::CAPABILITY;
 use super::directory::Search;
+use super::locate::Located;
 use super::node::{Node, Unsynced};
 use crate::layer::dir_marks::{PREFIXES, Redirect, marked_names};
 use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper, owner_rights};
@@ -149,7 +150,7 @@ impl Overlay {
         if node.kind != FileKind::Regular || !node.is_upper() || node.state.lock().complete {
             return Ok(());
         }
-        match self.upper_data_source(node, &self.upper_object(node)?) {
+        match self.at(node, |at| self.upper_data_source(node, &at.upper()?)) {
             // A file whose data is missing can still be deleted.
             Ok(_) | Err(Errno::IO) => Ok(()),
             Err(error) => Err(error),
@@ -162,8 +163,9 @@ impl Overlay {
             return Ok(());
         }
         let _only_one = node.copy_up.lock();
-        let object = self.upper_object(node)?;
-        let Some(source) = self.upper_data_source(node, &object)? else { return Ok(()) };
+        let source = self.at(node, |at| self.upper_data_source(node, &at.upper()?))?;
+        let Some(source) = source else { return Ok(()) };
+        let object = Object::Own(self.at(node, |at| at.upper()?.pin())?);
         let before = object.stat()?;
         let capability = object.xattr(OsStr::new(CAPABILITY))?;
         let target = object.open(OFlags::RDWR)?;

@@ -29,6 +29,7 @@ mod hard_link;
 pub mod id_map;
 mod ids;
 mod inode_number;
+mod locate;
 mod lookup;
 mod mark_names;
 mod metacopy;

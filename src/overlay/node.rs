@@ -95,6 +95,8 @@ pub(super) struct NameRef {
     pub name: Name,
     /// Whether the upper layer has the name, or only a lower one.
     pub in_upper: bool,
+    /// Whether the name is about to go, or to move.
+    pub leaving: bool,
 }
 
 impl NameRef {
@@ -165,6 +167,7 @@ impl Node {
             state.names.iter_mut().find(|known| known.is(&added.parent, &added.name))
         {
             known.in_upper = added.in_upper;
+            known.leaving = false;
             return;
         }
         added.parent.children.fetch_add(1, Ordering::Relaxed);

@@ -78,8 +78,10 @@ impl Overlay {
         let (in_upper, below) = (entry.layer.is_upper(), entry.below);
         let dir = self.upper_dir(parent)?;
         if in_upper {
-            self.pin_if_last(node, parent, name, &Object::Child(dir.clone(), entry.name.clone()))?;
-            upper.delete_file(dir.as_fd(), name, below)?;
+            let object = Object::Child(dir.clone(), entry.name.clone());
+            self.pin_if_last(node, parent, name, &object)
+                .and_then(|()| upper.delete_file(dir.as_fd(), name, below))
+                .inspect_err(|_| node.stay(parent, name))?;
         } else {
             self.free_mark_name(upper, contents, &dir, name)?;
             upper.delete_lower(dir.as_fd(), name)?;
@@ -115,8 +117,8 @@ impl Overlay {
         Ok(())
     }
 
-    /// Keeps a node reachable whose upper name, found at `object`, is about to go, if it is the last one
-    /// that is known.
+    /// Notes that an upper name, found at `object`, is about to go, and keeps the node reachable if it is the
+    /// last one that is known.
     pub(super) fn pin_if_last(
         &self,
         node: &Node,
@@ -124,12 +126,8 @@ impl Overlay {
         name: &OsStr,
         object: &Object,
     ) -> Result<()> {
-        let reachable = {
-            let state = node.state.lock();
-            matches!(state.place, super::node::Place::Indexed(_))
-                || state.names.iter().any(|known| known.in_upper && !known.is(parent, name))
-        };
-        if reachable { Ok(()) } else { self.pin(node, object) }
+        let indexed = matches!(node.state.lock().place, super::node::Place::Indexed(_));
+        if node.leave(parent, name) || indexed { Ok(()) } else { self.pin(node, object) }
     }
 
     /// Notes everywhere that `node` has lost a name. `in_upper` is whether the name was an upper one, so

@@ -46,6 +46,16 @@ struct Move<'a> {
     target: Option<&'a Arc<Node>>,
 }
 
+impl Move<'_> {
+    /// Notes that nothing moves after all.
+    fn stay(&self) {
+        self.source.stay(self.from.dir, self.from.name);
+        if let Some(target) = self.target {
+            target.stay(self.to.dir, self.to.name);
+        }
+    }
+}
+
 /// The locked contents of the two directories, or of the one.
 struct Locked<'n> {
     from: MappedRwLockWriteGuard<'n, Contents>,
@@ -143,6 +153,7 @@ impl Overlay {
             (true, Some(target)) => self.exchange(upper, moving, target, &mut locked),
             _ => self.replace(upper, moving, &mut locked),
         }
+        .inspect_err(|_| moving.stay())
     }
 
     /// Checks what can be said before anything is touched; true when there is nothing to do.
@@ -315,6 +326,7 @@ impl Overlay {
         {
             // No path is resolved between the rename on disk and that in memory.
             let _names = source.kind.is_dir().then(|| self.rename_lock.write());
+            source.leave(from.dir, from.name);
             upper.rename(leaving, arriving, source.kind)?;
             fault::point("rename.published");
             let ino = locked.from().names.get(from.name).map_or(0, |entry| entry.ino);
@@ -402,6 +414,8 @@ impl Overlay {
         self.prepare_arrival(upper, source, &other, locked.to(), &to_dir)?;
         self.prepare_arrival(upper, target, &one, locked.from(), &from_dir)?;
         let _names = self.rename_lock.write();
+        source.leave(from.dir, from.name);
+        target.leave(to.dir, to.name);
         upper.exchange(one, other)?;
         fault::point("rename.exchanged");
         let ino = |entry: Option<&NameEntry>| entry.map_or(0, |entry| entry.ino);
@@ -418,7 +432,7 @@ fn arrive(contents: &mut Contents, from: At<'_>, to: At<'_>, node: &Arc<Node>, i
     let name = Name::from(to.name);
     let entry = contents.names.insert_upper(name.clone(), node.kind, ino);
     entry.node.store(node.id.0, Ordering::Relaxed);
-    node.add_name(NameRef { parent: to.dir.clone(), name, in_upper: true });
+    node.add_name(NameRef { parent: to.dir.clone(), name, in_upper: true, leaving: false });
     node.remove_name(from.dir, from.name);
 }
 

@@ -83,10 +83,9 @@ impl Overlay {
     }
 
     fn open_for_sync(&self, node: &Node) -> Result<Arc<OwnedFd>> {
-        let object = self.upper_object(node)?;
-        if self.upper_data_source(node, &object)?.is_some() {
+        if self.at(node, |at| self.upper_data_source(node, &at.upper()?))?.is_some() {
             // Only its attributes can be lost.
-            return object.open(OFlags::RDONLY).map(Arc::new);
+            return self.at(node, |at| at.upper()?.open(OFlags::RDONLY).map(Arc::new));
         }
         match self.data(node, true) {
             Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => self.data(node, false),

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 
 use rustix::fs::XattrFlags;
 
-use super::attr::Located;
 use super::copy_up::Wanted;
+use super::locate::Located;
 use super::node::NodeId;
 use super::{Caller, Overlay, Result, acl};
 use crate::layer::xattr_names;
@@ -19,10 +19,10 @@ impl Overlay {
     pub fn get_xattr(&self, id: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(id)?;
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
-        let mut value = match self.locate(&node)? {
-            Located::Upper(object) => object.get_xattr(&stored)?,
-            Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA)?,
-        };
+        let mut value = self.at(&node, |located| match located {
+            Located::Upper(object) => object.get_xattr(&stored),
+            Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA),
+        })?;
         if acl::is_acl(name) {
             let user = |id| Some(self.ids.shown_uid(id));
             acl::map_ids(&mut value, user, |id| Some(self.ids.shown_gid(id)))?;
@@ -33,10 +33,10 @@ impl Overlay {
     /// The names of all attributes, without the union's own marks.
     pub fn list_xattr(&self, id: NodeId) -> Result<Vec<Box<OsStr>>> {
         let node = self.node(id)?;
-        let stored = match self.locate(&node)? {
-            Located::Upper(object) => object.xattr_names()?,
-            Located::Lower(place) => self.lowers.xattr_names(&place)?,
-        };
+        let stored = self.at(&node, |located| match located {
+            Located::Upper(object) => object.xattr_names(),
+            Located::Lower(place) => self.lowers.xattr_names(&place),
+        })?;
         let shown = stored.iter().filter_map(|name| xattr_names::shown(name));
         Ok(shown.map(|name| name.into()).collect())
     }
@@ -58,13 +58,13 @@ impl Overlay {
         let mut flags = XattrFlags::empty();
         flags.set(XattrFlags::CREATE, create);
         flags.set(XattrFlags::REPLACE, replace);
-        let object = self.upper_object(&node)?;
+        let set = |value: &[u8]| self.at(&node, |at| at.upper()?.set_xattr(&stored, value, flags));
         if !acl::is_acl(name) {
-            return object.set_xattr(&stored, value, flags);
+            return set(value);
         }
         let mut value = value.to_vec();
         acl::map_ids(&mut value, |id| self.ids.stored_uid(id), |id| self.ids.stored_gid(id))?;
-        object.set_xattr(&stored, &value, flags)?;
+        set(&value)?;
         self.forget_inherited(&node);
         if name == acl::ACCESS { self.drop_group_bit(caller, &node) } else { Ok(()) }
     }
@@ -82,7 +82,7 @@ impl Overlay {
             self.get_xattr(id, name)?;
         }
         self.copy_up(&node, Wanted::Attributes)?;
-        self.upper_object(&node)?.remove_xattr(&stored)?;
+        self.at(&node, |at| at.upper()?.remove_xattr(&stored))?;
         if acl::is_acl(name) {
             self.forget_inherited(&node);
         }

@@ -1,0 +1,9 @@
+//! Many threads on one union, without FUSE: whatever they do at once, no file is lost, mixed up with another or
+//! counted wrongly.
+//!
+//! `PLYFS_SOAK_SECONDS` lets each test run for as long.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod replaced;
+mod stage;
