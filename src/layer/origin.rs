@@ -30,8 +30,14 @@ pub fn encode(handle: &FileHandle, uuid: [u8; 16]) -> Option<Vec<u8>> {
 
 /// Whether this is a blob of this machine's byte order.
 pub fn is_origin(blob: &[u8]) -> bool {
-    let [VERSION, MAGIC, length, flags, ..] = *blob else { return false };
-    usize::from(length) == blob.len() && blob.len() >= HEADER && flags & 1 == FLAGS
+    let [VERSION, _, _, flags, ..] = *blob else { return false };
+    is_complete(blob) && flags & 1 == FLAGS
+}
+
+/// Whether this is the whole of a blob, of whatever byte order and version.
+pub fn is_complete(blob: &[u8]) -> bool {
+    let [_, MAGIC, length, ..] = *blob else { return false };
+    usize::from(length) == blob.len() && blob.len() >= HEADER
 }
 
 /// The name of the index entry for a blob.
@@ -41,7 +47,8 @@ pub fn index_name(blob: &[u8]) -> String {
 
 /// The blob that the name of an index entry stands for.
 pub fn from_index_name(name: &str) -> Option<Vec<u8>> {
-    if !name.is_ascii() || !name.len().is_multiple_of(2) {
+    // A sign is no digit, though it is one to the parsing of numbers.
+    if !name.bytes().all(|byte| byte.is_ascii_hexdigit()) || !name.len().is_multiple_of(2) {
         return None;
     }
     (0..name.len()).step_by(2).map(|at| u8::from_str_radix(&name[at..at + 2], 16).ok()).collect()
@@ -61,5 +68,10 @@ mod tests {
         assert!(!is_origin(&blob[..24]));
         assert_eq!(from_index_name("zz"), None);
         assert_eq!(from_index_name("0"), None);
+    }
+
+    #[test]
+    fn a_sign_is_no_digit_of_an_index_name() {
+        assert_eq!(from_index_name("+10a"), None);
     }
 }
