@@ -1,8 +1,10 @@
 //! plyfs: a union filesystem in userspace.
 //!
 //! The layers of the code, each of which knows only those below it (see `docs/architecture.md`):
-//! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`].
+//! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`];
+//! [`check`] goes beside [`fuse`].
 
+pub mod check;
 pub mod cli;
 pub mod fuse;
 pub mod layer;

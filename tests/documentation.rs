@@ -19,6 +19,13 @@ fn the_man_page_is_what_the_program_generates() {
 }
 
 #[test]
+fn the_table_of_findings_is_what_the_program_generates() {
+    let document = include_str!("../docs/check.md");
+    let same = document.contains(&generated("findings"));
+    assert!(same, "update the table in docs/check.md: plyfs generate findings");
+}
+
+#[test]
 fn the_options_document_has_the_row_of_every_option_and_no_other() {
     let tables = generated("options");
     let first_heading = tables.lines().next().unwrap();

@@ -9,10 +9,11 @@ mod invariants;
 
 use std::path::Path;
 
+use plyfs::mount::options::table;
 use proptest::prelude::*;
 
 /// Inputs of the words that mean something to one parser, and of arbitrary bytes.
-fn inputs(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+fn inputs(words: Vec<&'static str>) -> impl Strategy<Value = Vec<u8>> {
     let word = prop::sample::select(words).prop_map(|word| word.as_bytes().to_vec());
     let bytes = prop::collection::vec(any::<u8>(), 0..4);
     let number = any::<u32>().prop_map(|number| number.to_string().into_bytes());
@@ -35,15 +36,29 @@ macro_rules! targets {
     };
 }
 
+const OPTION_VALUES: &[&str] = &[
+    "=",
+    ",",
+    ":",
+    "::",
+    "\\",
+    "\"",
+    "0",
+    "1",
+    "-",
+    "on",
+    "lowerdir=a,",
+    "/b",
+    "0:0:1",
+    "upperdir=u,workdir=w",
+];
+
 targets! {
-    options: &[
-        "lowerdir=", "a", "/b", ":", "::", ",", "\\", "\"", "=", "upperdir=", "workdir=", "uidmapping=", "0:0:1",
-        "gidmapping=", "context=", "timeout=", "volatile", "ro", "threaded=", "redirect_dir=", "on", "xattr_permissions=",
-    ];
-    override_stat: &[":", "0", "755", "-", "char", "block", "dir", "file", "symlink", "pipe", "socket", "\0", "104711"];
-    origin: &["00", "fb", "1d", "FB", "+", "\0", "\u{fb}", "0001000000000000000000000000000000003b60990068add8b6"];
-    redirect: &["/", ".", "..", "a", "name", "\0", "//"];
-    names: &[".wh.", ".", "..", "overlay.", "fuseoverlayfs.", "opq", "x"];
+    options: table::all().map(|option| option.name).chain(OPTION_VALUES.iter().copied()).collect();
+    override_stat: vec![":", "0", "755", "-", "char", "block", "dir", "file", "symlink", "pipe", "socket", "\0", "104711"];
+    origin: vec!["00", "fb", "1d", "FB", "+", "\0", "\u{fb}", "0001000000000000000000000000000000003b60990068add8b6"];
+    redirect: vec!["/", ".", "..", "a", "name", "\0", "//"];
+    names: vec![".wh.", ".", "..", "overlay.", "fuseoverlayfs.", "opq", "x"];
 }
 
 fn seeds(target: &str, check: fn(&[u8])) {

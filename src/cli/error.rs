@@ -13,21 +13,37 @@ use crate::mount::options::OptionError;
 /// Why the program does not exit with 0; displayed as one line without the `plyfs: ` before it.
 #[derive(Debug)]
 pub enum CliError {
-    /// The command line is wrong: exit status 2.
+    /// The command line is wrong.
     Usage(String),
-    /// The command line is right, but it did not work: exit status 1.
+    /// The command line is right, but it did not work.
     Failure(String),
+}
+
+/// The exit statuses of a command for its errors.
+#[derive(Clone, Copy, Debug)]
+pub struct Statuses {
+    /// The command line is wrong.
+    pub usage: u8,
+    /// It did not work.
+    pub failure: u8,
+}
+
+impl Statuses {
+    /// Of most commands.
+    pub const USUAL: Self = Self { usage: 2, failure: 1 };
+    /// Of `plyfs check`: those of fsck(8), in which 1 and 2 say something else.
+    pub const FSCK: Self = Self { usage: 16, failure: 8 };
 }
 
 impl CliError {
     /// Prints the error and gives the exit status.
-    pub fn report(&self) -> ExitCode {
+    pub fn report(&self, statuses: Statuses) -> ExitCode {
         // Nobody is left to tell when even standard error cannot be written; the status still does.
         drop(writeln!(io::stderr(), "plyfs: {self}"));
-        match self {
-            CliError::Usage(_) => ExitCode::from(2),
-            CliError::Failure(_) => ExitCode::FAILURE,
-        }
+        ExitCode::from(match self {
+            CliError::Usage(_) => statuses.usage,
+            CliError::Failure(_) => statuses.failure,
+        })
     }
 }
 
@@ -99,7 +115,7 @@ pub fn show_or_refuse(stop: clap::Error, called_as: CalledAs) -> Result<(), CliE
 }
 
 /// A path may hold line breaks and escape sequences, a terminal must not see them.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let escaped = |c: char| c.escape_default().to_string();
     text.chars().map(|c| if c.is_control() { escaped(c) } else { c.to_string() }).collect()
 }

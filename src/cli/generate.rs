@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, CommandFactory, ValueEnum};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
@@ -22,6 +22,8 @@ enum Document {
     Man,
     /// The tables of docs/options.md
     Options,
+    /// The table of docs/check.md
+    Findings,
 }
 
 impl GenerateArgs {
@@ -30,6 +32,7 @@ impl GenerateArgs {
         let text = match self.document {
             Document::Man => man()?,
             Document::Options => option_docs::markdown().into_bytes(),
+            Document::Findings => super::check::markdown().into_bytes(),
         };
         Ok(io::stdout().write_all(&text)?)
     }
@@ -75,6 +78,10 @@ fn synopsis() -> Roff {
     roff.control("br", []);
     roff.text([bold("plyfs stats"), roman(" [--json] [--watch] "), italic("MOUNTPOINT")]);
     roff.control("br", []);
+    roff.text([bold("plyfs check"), roman(" [--repair] [--json] [--work "), italic("DIR")]);
+    roff.text([roman("] [--lower "), italic("DIR"), roman("[:"), italic("DIR"), roman("...]] ")]);
+    roff.text([italic("UPPER")]);
+    roff.control("br", []);
     roff.text([bold("mount -t fuse.plyfs"), italic(" SOURCE MOUNTPOINT "), bold("-o ...")]);
     roff
 }
@@ -82,15 +89,39 @@ fn synopsis() -> Roff {
 fn commands() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["COMMANDS"]);
-    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+    let cli = Cli::command();
+    for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
         roff.control("TP", []);
         roff.text([bold(command.get_name())]);
         let about = command.get_long_about().or(command.get_about());
         let about = about.map(ToString::to_string).unwrap_or_default();
         let sentences: Vec<&str> = about.split("\n\n").map(|s| s.trim_end_matches('.')).collect();
         roff.text([roman(format!("{}.", sentences.join(". ")))]);
+        if command.get_name() != "mount" {
+            roff.control("RS", []);
+            options(command, &mut roff);
+            roff.control("RE", []);
+        }
     }
     roff
+}
+
+/// The options of one command; those of `mount` are those of the program.
+fn options(command: &Command, roff: &mut Roff) {
+    for option in command.get_opts().filter(|option| option.get_long() != Some("help")) {
+        let Some(help) = option.get_help() else { continue };
+        let long = option.get_long().map(|name| format!("--{name}"));
+        let short = option.get_short().map(|letter| format!("-{letter}"));
+        let flags = [short, long].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        roff.control("TP", []);
+        let values = match option.get_action().takes_values() {
+            true => option.get_value_names().unwrap_or_default(),
+            false => &[],
+        };
+        let values: Vec<_> = values.iter().map(|name| format!(" {name}")).collect();
+        roff.text([bold(flags), italic(values.concat())]);
+        roff.text([roman(format!("{help}."))]);
+    }
 }
 
 fn rest() -> Roff {
@@ -119,6 +150,11 @@ fn rest() -> Roff {
                 ("0", "Done; a mount answers by then."),
                 ("1", "It did not work; one line on standard error says why."),
                 ("2", "The command line is wrong; one line on standard error says where."),
+                (
+                    "0, 1, 4, 8, 16",
+                    "Of plyfs check, as of fsck(8): no problems, all repaired, problems left, not \
+                     checked to the end, wrong command line.",
+                ),
             ],
         ),
         (

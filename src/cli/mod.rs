@@ -1,9 +1,10 @@
 //! The command line: the only code that reads arguments, prints and decides the exit status.
 //!
-//! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line. Every error is
-//! one line on standard error that begins with `plyfs: `.
+//! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line; of `plyfs check` those of
+//! fsck(8). Every error is one line on standard error that begins with `plyfs: `.
 
 mod called_as;
+mod check;
 mod error;
 mod generate;
 mod logging;
@@ -12,13 +13,13 @@ mod option_docs;
 mod stats;
 mod umount;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use called_as::CalledAs;
-use error::CliError;
+use error::{CliError, Statuses};
 use mount::MountArgs;
 
 /// Mount read-only layers and one writable layer as a single tree
@@ -47,13 +48,15 @@ struct Cli {
 const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,...]\n       \
                      plyfs umount MOUNTPOINT\n       \
-                     plyfs stats MOUNTPOINT";
+                     plyfs stats MOUNTPOINT\n       \
+                     plyfs check [--repair] UPPER";
 
 #[derive(Subcommand)]
 enum Subcommands {
     Mount(MountArgs),
     Umount(umount::UmountArgs),
     Stats(stats::StatsArgs),
+    Check(check::CheckArgs),
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
 }
@@ -62,25 +65,36 @@ enum Subcommands {
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let called_as = CalledAs::from_argv0(args.next().as_deref());
-    match run(called_as, args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
-    }
+    let args: Vec<OsString> = args.collect();
+    let statuses = match args.first().map(OsString::as_os_str) {
+        Some(first) if called_as == CalledAs::Plyfs && first == OsStr::new("check") => {
+            Statuses::FSCK
+        }
+        _ => Statuses::USUAL,
+    };
+    run(called_as, args).unwrap_or_else(|error| error.report(statuses))
 }
 
-fn run(called_as: CalledAs, args: impl Iterator<Item = OsString>) -> Result<(), CliError> {
+fn run(
+    called_as: CalledAs,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<ExitCode, CliError> {
     let command = called_as.command();
     let argv = [OsString::from(command.get_name())].into_iter().chain(args);
     let matches = match command.try_get_matches_from(argv) {
         Ok(matches) => matches,
-        Err(stop) => return error::show_or_refuse(stop, called_as),
+        Err(stop) => {
+            return error::show_or_refuse(stop, called_as).map(|()| ExitCode::SUCCESS);
+        }
     };
     match parsed(called_as, &matches)? {
         Subcommands::Mount(args) => args.run(called_as),
         Subcommands::Umount(args) => args.run(),
         Subcommands::Stats(args) => args.run(),
+        Subcommands::Check(args) => return args.run(),
         Subcommands::Generate(args) => args.run(),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn parsed(called_as: CalledAs, matches: &ArgMatches) -> Result<Subcommands, CliError> {

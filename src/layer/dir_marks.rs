@@ -121,7 +121,7 @@ fn mark_name(name: &OsStr) -> Option<&str> {
 }
 
 impl Opaque {
-    fn parse(value: &[u8]) -> Self {
+    pub(crate) fn parse(value: &[u8]) -> Self {
         match value {
             b"y" => Self::Yes,
             b"x" => Self::XattrWhiteouts,
@@ -130,7 +130,7 @@ impl Opaque {
     }
 
     /// The stricter of two marks on one directory.
-    fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
             (Self::XattrWhiteouts, _) | (_, Self::XattrWhiteouts) => Self::XattrWhiteouts,

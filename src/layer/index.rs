@@ -71,7 +71,8 @@ pub enum LinkCount {
 }
 
 impl LinkCount {
-    fn parse(value: &[u8]) -> Option<Self> {
+    /// Understands the value of `overlay.nlink`.
+    pub fn parse(value: &[u8]) -> Option<Self> {
         let number = parse_difference(std::str::from_utf8(value.get(1..)?).ok()?)?;
         match value[0] {
             b'U' => Some(Self::Upper(number)),
@@ -82,7 +83,7 @@ impl LinkCount {
 }
 
 /// The difference of two link counts; `None` for what is none, or larger than any.
-fn parse_difference(text: &str) -> Option<i32> {
+pub fn parse_difference(text: &str) -> Option<i32> {
     const LARGEST: i32 = 1 << 30;
     text.parse().ok().filter(|number| (-LARGEST..=LARGEST).contains(number))
 }
@@ -308,13 +309,16 @@ fn open_existing(parent: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
 
 /// Calls `each` with every entry whose name is an identity that this machine understands.
 fn read_names(dir: &OwnedFd, mut each: impl FnMut(Name) -> Result<()>) -> Result<()> {
-    dir::for_each(dir.as_fd(), |entry| {
-        let blob = entry.name.to_str().and_then(origin::from_index_name);
-        match blob.as_deref().is_some_and(origin::is_origin) {
-            true => each(Name::from(entry.name)),
-            false => Ok(()),
-        }
+    dir::for_each(dir.as_fd(), |entry| match is_entry_name(entry.name) {
+        true => each(Name::from(entry.name)),
+        false => Ok(()),
     })
+}
+
+/// Whether an entry of the index called so is one that this machine understands.
+pub fn is_entry_name(name: &OsStr) -> bool {
+    let blob = name.to_str().and_then(origin::from_index_name);
+    blob.as_deref().is_some_and(origin::is_origin)
 }
 
 #[cfg(test)]

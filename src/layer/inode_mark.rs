@@ -30,7 +30,7 @@ pub struct InodeMarks {
 }
 
 /// An inode number; 0 is none.
-fn parse_number(text: &str) -> Option<u64> {
+pub fn parse_number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number| *number != 0)
 }
 

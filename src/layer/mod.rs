@@ -5,6 +5,7 @@
 //! formats are described in `docs/format.md`. [`Lowers`] are the read-only layers and offer nothing that
 //! could change them; [`Upper`] is the only type with mutating methods.
 
+pub mod claim;
 pub mod descriptors;
 pub mod dir_marks;
 pub mod features;
@@ -12,11 +13,13 @@ pub mod index;
 pub mod inode_mark;
 pub mod listing;
 pub mod lower;
+pub mod mark;
 pub mod origin;
 pub mod owner_rights;
 pub mod stat_override;
 pub mod upper;
 pub mod volatile_mark;
+pub mod walk;
 pub mod whiteout;
 pub mod workdir;
 pub mod xattr_names;

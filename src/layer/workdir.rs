@@ -445,7 +445,7 @@ fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<Name>> {
 
 /// Removes `name`, a directory with all that is in it. Directories in directories are moved up into the stage
 /// one after the other: a tree that somebody has prepared can be of any depth.
-fn remove(parent: BorrowedFd<'_>, name: &OsStr, stage: BorrowedFd<'_>) -> Result<()> {
+pub fn remove(parent: BorrowedFd<'_>, name: &OsStr, stage: BorrowedFd<'_>) -> Result<()> {
     let mut moved_up = Vec::new();
     empty_and_remove(parent, name, stage, &mut moved_up)?;
     while let Some(name) = moved_up.pop() {

@@ -10,7 +10,6 @@ mod error;
 mod fusermount;
 mod log_sink;
 mod mounted;
-mod mountinfo;
 pub mod options;
 mod remount;
 pub mod request;

@@ -9,8 +9,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::error::{MountError, text};
-use super::mountinfo;
 use crate::sys::mount::{MountIdentity, detach};
+use crate::sys::mountinfo;
 
 /// A mount made by this process. It stays when this value is dropped: only [`Mounted::detach`]
 /// takes it away.
@@ -110,4 +110,9 @@ impl Mounted {
 /// The topmost mount's root at `path`. `O_PATH` sends no message to a FUSE filesystem.
 fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
     open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The type of the mount on top at `path` (absolute), `None` if it is no mountpoint.
+pub(super) fn type_on_top(path: &Path) -> Result<Option<String>, MountError> {
+    mountinfo::type_on_top(path).map_err(MountError::system("/proc/self/mountinfo"))
 }

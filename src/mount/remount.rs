@@ -6,7 +6,7 @@ use rustix::mount::mount_remount;
 
 use super::error::MountError;
 use super::options::VfsOptions;
-use super::{mountinfo, spec};
+use super::{mounted, spec};
 
 /// Gives the union mounted at `path` (absolute) the flags of `vfs`, and only those: what is left out
 /// is as for a new mount. mount(8) passes what the mount has now, and the change.
@@ -14,7 +14,7 @@ use super::{mountinfo, spec};
 /// # Errors
 /// [`MountError::NotOurs`] if no FUSE filesystem is mounted there, [`MountError::Remount`].
 pub(super) fn remount(path: &Path, vfs: &VfsOptions) -> Result<(), MountError> {
-    match mountinfo::type_on_top(path)? {
+    match mounted::type_on_top(path)? {
         Some(name) if name.starts_with("fuse.") => {
             mount_remount(path, spec::flags(vfs, false), c"")
                 .map_err(|error| MountError::Remount(path.to_owned(), error))

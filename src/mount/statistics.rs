@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::error::MountError;
-use super::mountinfo;
+use super::mounted;
 use crate::fuse::statistics::{ATTRIBUTE, Report};
 
 /// The largest value that an attribute can have (`XATTR_SIZE_MAX`).
@@ -22,7 +22,7 @@ pub fn statistics(path: &Path) -> Result<Report, MountError> {
     let length = match rustix::fs::getxattr(&path, ATTRIBUTE, &mut value) {
         Ok(length) => length,
         Err(Errno::NODATA | Errno::OPNOTSUPP) => {
-            return Err(MountError::not_ours(&path, mountinfo::type_on_top(&path)?));
+            return Err(MountError::not_ours(&path, mounted::type_on_top(&path)?));
         }
         Err(error) => return Err(MountError::Mountpoint(path, error.into())),
     };

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::error::{MountError, text};
-use super::{fusermount, mountinfo};
+use super::{fusermount, mounted};
 
 /// The types under which a union is mounted: ours, and that of the program we stand in for.
 const OUR_TYPES: &[&str] = &["fuse.plyfs", "fuse.fuse-overlayfs"];
@@ -20,7 +20,7 @@ const OUR_TYPES: &[&str] = &["fuse.plyfs", "fuse.fuse-overlayfs"];
 pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
     let not_here = |error| MountError::Mountpoint(path.to_owned(), error);
     let path = path.canonicalize().map_err(not_here)?;
-    match mountinfo::type_on_top(&path)? {
+    match mounted::type_on_top(&path)? {
         Some(name) if OUR_TYPES.contains(&name.as_str()) => by_path(&path, lazy),
         other => Err(MountError::not_ours(&path, other)),
     }

@@ -126,7 +126,15 @@ impl std::error::Error for IdMapError {}
 fn parse_id(field: &str) -> Result<u32, IdMapError> {
     let decimal = field.bytes().all(|byte| byte.is_ascii_digit());
     let id = field.parse().ok().filter(|_| decimal);
-    id.ok_or_else(|| IdMapError::NotANumber(field.escape_debug().to_string()))
+    id.ok_or_else(|| IdMapError::NotANumber(shortened(field)))
+}
+
+/// As much of a field as belongs into a line of text.
+fn shortened(field: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut escaped = field.escape_debug();
+    let shown: String = escaped.by_ref().take(LONGEST).collect();
+    if escaped.next().is_some() { shown + "..." } else { shown }
 }
 
 fn sorted_disjoint(
@@ -194,6 +202,12 @@ mod tests {
         for outside in [0, 10, 999, 1005, OVERFLOW_ID] {
             assert_eq!(map.to_stored(ShownId(outside)), None);
         }
+    }
+
+    #[test]
+    fn a_long_field_is_cut_in_the_error() {
+        let error = IdMap::parse(&format!("0:1{}:1", "\u{10}".repeat(1000))).unwrap_err();
+        assert!(error.to_string().len() < 100, "{error}");
     }
 
     #[test]

@@ -4,10 +4,8 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
-use rustix::fs::FlockOperation;
 
 use super::directory::Directory;
 use super::figures::Done;
@@ -20,7 +18,7 @@ use crate::layer::lower::{Covered, DirLayer, Layer};
 use crate::layer::stat_override::StatOverride;
 use crate::layer::upper::UpperParts;
 use crate::layer::volatile_mark::{self, VolatileMark};
-use crate::layer::{Descriptors, LowerPlace, Lowers, Name, Upper};
+use crate::layer::{Descriptors, LowerPlace, Lowers, Name, Upper, claim};
 use crate::sys::{Errno, FileKind, Object, file_handle, open, process, stat::stat_fd};
 
 /// What rename(2) does with a directory that has parts in lower layers.
@@ -87,9 +85,6 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
-
-/// How long a layer's previous mount may take to go: its process still ends when the next starts.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Descriptors that are left for everything but the cache.
 const RESERVED_DESCRIPTORS: usize = 64;
@@ -390,24 +385,13 @@ fn on_one_filesystem(one: &Path, other: &Path) -> bool {
 
 /// Takes a lock that no two mounts can have on one directory.
 fn lock(option: &str, path: &Path, dir: &OwnedFd) -> Result<(), OpenError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(Errno::WOULDBLOCK) => {
-                return Err(OpenError(format!(
-                    "{option}: {} is in use by another live mount; unmount that first",
-                    path.display()
-                )));
-            }
-            // Filesystems without locks: nothing can be known there.
-            Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => return Ok(()),
-            Err(error) => return Err(refusal(option, path, error)),
-        }
-    }
+    claim::lock(dir).map_err(|error| match error {
+        Errno::BUSY => OpenError(format!(
+            "{option}: {} is in use by another live mount; unmount that first",
+            path.display()
+        )),
+        error => refusal(option, path, error),
+    })
 }
 
 fn open_root(

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod file_handle;
 pub mod inode_flags;
 pub mod mount;
+pub mod mountinfo;
 pub mod object;
 pub mod open;
 pub mod process;

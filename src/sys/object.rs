@@ -115,6 +115,14 @@ impl Object {
             }
         }
     }
+
+    /// Does something in this directory, and sets its times back to what they were before.
+    pub fn keeping_times<T>(&self, step: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.stat()?;
+        let result = step()?;
+        self.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;
+        Ok(result)
+    }
 }
 
 fn timespec(time: Option<NewTime>) -> Timespec {

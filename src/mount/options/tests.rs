@@ -288,27 +288,7 @@ fn the_table_has_no_row_twice() {
     assert_eq!(rows.len(), count);
 }
 
-/// Options as a fuzzer would write them: real names, odd values, separators everywhere.
-fn option_text() -> impl Strategy<Value = Vec<u8>> {
-    let names: Vec<&str> = table::all().map(|spec| spec.name).collect();
-    let piece = prop_oneof![
-        prop::sample::select(names).prop_map(|name| name.as_bytes().to_vec()),
-        prop::sample::select(vec!["=", ",", ":", "::", "\\", "\"", "0", "1", "-", "lowerdir=a,"])
-            .prop_map(|text| text.as_bytes().to_vec()),
-        prop::collection::vec(any::<u8>(), 0..4),
-    ];
-    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
-}
-
 proptest! {
-    #[test]
-    fn parsing_never_panics_and_errors_are_one_line(text in option_text()) {
-        match Options::parse(&[OsString::from_vec(text)]) {
-            Ok(options) => prop_assert!(!options.lower.is_empty()),
-            Err(error) => prop_assert!(!error.to_string().contains(['\n', '\r', '\0'])),
-        }
-    }
-
     #[test]
     fn two_texts_equal_their_concatenation(
         first in "(lowerdir=[a-z:]{1,5}|ro|timeout=[0-9]|fsync=[01]|,){0,1}",

@@ -3,6 +3,7 @@
 // Every test binary that includes this module uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod check;
 pub mod mount;
 pub mod oracle;
 pub mod posix;

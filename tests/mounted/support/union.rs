@@ -192,6 +192,12 @@ impl Builder {
         self.scratch.path()
     }
 
+    /// The layers alone, not mounted.
+    pub fn layers(self) -> Union {
+        let proof = LowerProof { dirs: Vec::new(), before: Vec::new() };
+        Union { mount: None, proof, layers: self }
+    }
+
     /// Mounts.
     pub fn mount(self) -> Union {
         self.try_mount().unwrap_or_else(|refusal| panic!("{}: {}", refusal.status, refusal.message))
@@ -242,6 +248,16 @@ impl Union {
     /// A path in a lower layer, 0 being the top one.
     pub fn lower(&self, index: usize, path: impl AsRef<Path>) -> PathBuf {
         self.layers.lowers[index].join(path)
+    }
+
+    /// The lower layers, top first.
+    pub fn lowers(&self) -> &[PathBuf] {
+        &self.layers.lowers
+    }
+
+    /// The layers that give data to metacopy files and nothing else.
+    pub fn data_layers(&self) -> &[PathBuf] {
+        &self.layers.data_layers
     }
 
     /// The directory that all of it is in.

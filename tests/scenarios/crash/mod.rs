@@ -74,6 +74,7 @@ impl Scenario {
             return false;
         }
         clear_away(&mut union, fault);
+        assert_sound(&union, fault);
         wish(union.scratch(), "");
         union.start();
         let found = union.snapshot();
@@ -87,9 +88,16 @@ impl Scenario {
             );
         }
         union.unmount();
+        assert_sound(&union, fault);
         reference.assert_no_leftovers(&union, fault);
         true
     }
+}
+
+/// Panics if a check of the layers finds a problem: what the next mount clears away is none.
+fn assert_sound(union: &Union, fault: &str) {
+    let checked = union.check(&[]);
+    assert_eq!(checked.status, 0, "{fault}: check: {}{}", checked.found(), checked.error);
 }
 
 /// Where the program to be started in `dir` shall die.

@@ -6,8 +6,6 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::error::MountError;
-
 /// One line: one mount.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MountLine {
@@ -17,6 +15,8 @@ pub struct MountLine {
     pub mountpoint: PathBuf,
     /// The type with its subtype, such as `fuse.plyfs`.
     pub fs_type: String,
+    /// The options of the filesystem, as they are written there: separated by commas, each escaped.
+    pub options: Vec<u8>,
 }
 
 /// Every mount of this process's namespace that it can reach, in the order of mounting.
@@ -24,15 +24,35 @@ pub struct MountLine {
 /// # Errors
 /// `NotFound` where /proc is not mounted.
 pub fn read() -> io::Result<Vec<MountLine>> {
-    let text = fs::read("/proc/self/mountinfo")?;
+    read_from(Path::new("/proc/self/mountinfo"))
+}
+
+/// The same of another process, whose `mountinfo` lies at `path`.
+///
+/// # Errors
+/// `NotFound` when it is gone; `PermissionDenied` for a process of somebody else.
+pub fn read_from(path: &Path) -> io::Result<Vec<MountLine>> {
+    let text = fs::read(path)?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 /// The type of the mount on top at `path` (absolute), `None` if it is no mountpoint.
-pub fn type_on_top(path: &Path) -> Result<Option<String>, MountError> {
-    let mounts = read().map_err(MountError::system("/proc/self/mountinfo"))?;
-    let top = mounts.into_iter().rfind(|mount| mount.mountpoint == path);
+///
+/// # Errors
+/// As of [`read`].
+pub fn type_on_top(path: &Path) -> io::Result<Option<String>> {
+    let top = read()?.into_iter().rfind(|mount| mount.mountpoint == path);
     Ok(top.map(|mount| mount.fs_type))
+}
+
+impl MountLine {
+    /// The value of an option of the filesystem.
+    pub fn option(&self, name: &str) -> Option<OsString> {
+        let mut options = self.options.split(|byte| *byte == b',');
+        let value =
+            options.find_map(|option| option.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        Some(OsString::from_vec(unescape(value)))
+    }
 }
 
 /// `36 35 98:0 /root /mountpoint options [tags...] - type source super-options`, see
@@ -42,11 +62,13 @@ fn parse(line: &[u8]) -> Option<MountLine> {
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
     let mountpoint = unescape(fields.nth(1)?);
-    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = fields.next()?;
     Some(MountLine {
         device: (major.parse().ok()?, minor.parse().ok()?),
         mountpoint: OsString::from_vec(mountpoint).into(),
         fs_type: String::from_utf8_lossy(fs_type).into_owned(),
+        options: fields.nth(1).unwrap_or_default().to_vec(),
     })
 }
 
@@ -68,8 +90,6 @@ fn octal(digits: &[u8]) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -81,6 +101,16 @@ mod tests {
         assert_eq!(parsed.mountpoint, Path::new("/mnt two\\"));
         assert_eq!(parsed.fs_type, "fuse.plyfs");
         assert_eq!(parse(b"1 0 0:5 / /p rw - proc none rw").unwrap().fs_type, "proc");
+    }
+
+    #[test]
+    fn options_are_found_and_unescaped() {
+        let line =
+            b"1 0 0:5 / /p rw - overlay none rw,lowerdir=/a:/b,upperdir=/u\\054\\040x,index=off";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.option("upperdir").unwrap(), "/u, x");
+        assert_eq!(mount.option("index").unwrap(), "off");
+        assert_eq!(mount.option("workdir"), None);
     }
 
     #[test]
