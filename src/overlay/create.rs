@@ -206,10 +206,15 @@ impl Overlay {
     }
 
     fn outfit(&self, caller: Caller, new: &New<'_>, inherited: &Inherited) -> Result<Outfit> {
-        let uid = self.ids.stored_uid(caller.uid).ok_or(Errno::OVERFLOW)?;
+        // Who mounts for a container whose ids he is not among (podman run --userns=auto) prepares it on behalf of
+        // its root.
+        let or_root = |id: Option<u32>, is_own: bool| id.or(is_own.then_some(0));
+        let uid = or_root(self.ids.stored_uid(caller.uid), caller.uid == self.own.uid);
+        let uid = uid.ok_or(Errno::OVERFLOW)?;
         let gid = match inherited.group {
             Some(group) => group,
-            None => self.ids.stored_gid(caller.gid).ok_or(Errno::OVERFLOW)?,
+            None => or_root(self.ids.stored_gid(caller.gid), caller.gid == self.own.gid)
+                .ok_or(Errno::OVERFLOW)?,
         };
         let mut permissions = new.permissions;
         if new.kind.is_dir() && inherited.group.is_some() {

@@ -3,12 +3,35 @@
 use std::fs;
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::needs_root;
 use crate::support::posix::{
-    append, as_ids, chmod, chown, get_xattr, kind, lstat, mknod, mode, names, owner, run, text,
+    append, as_ids, chmod, chown, errno, get_xattr, kind, lstat, mknod, mode, names, owner, run,
+    text,
 };
 use crate::support::{Union, privilege};
+
+#[test]
+fn files_of_who_mounted_belong_to_root_where_the_id_mapping_does_not_know_him() {
+    needs_root!();
+    let mut union = Union::new()
+        .option("uidmapping=0:1000:100,gidmapping=0:1000:100")
+        .lower("d d mode=0777 own=0:0")
+        .mount();
+    fs::create_dir(union.path("d/prepared")).unwrap();
+    std::os::unix::fs::symlink("x", union.path("d/link")).unwrap();
+    let stranger = as_ids(5000, 5000, || fs::write(union.path("d/file"), "x"));
+    assert_eq!(errno(stranger), Errno::OVERFLOW);
+    for _ in 0..2 {
+        for name in ["prepared", "link"] {
+            assert_eq!(owner(union.path("d").join(name)), (1000, 1000), "{name}");
+            assert_eq!(owner(union.upper("d").join(name)), (0, 0), "{name}");
+        }
+        assert_eq!(names(union.path("d")), ["link", "prepared"]);
+        union.remount();
+    }
+}
 
 #[test]
 fn new_files_belong_to_their_maker_under_an_id_mapping() {
