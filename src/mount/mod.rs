@@ -4,6 +4,7 @@
 //! lead back into the mount; then signals are blocked, before any thread can take one; then the
 //! mount is made, the handshake done, and only then the caller told.
 
+mod abandoned;
 mod attach;
 mod daemon;
 mod error;
@@ -72,11 +73,17 @@ fn serve(request: &MountRequest, mountpoint: &Path, launch: &mut Launch) -> Resu
     // The kernel or the overlay applies the umask of each caller; ours must not.
     umask(Mode::empty());
     let options = &request.options;
+    // Before the layers are locked: whoever finds them locked may send one.
+    let asking = [REPORT_SIGNAL, abandoned::QUESTION];
+    let heard: Vec<Signal> = end_signals(request.foreground).into_iter().chain(asking).collect();
+    let signals = Signals::block(&heard).map_err(MountError::system("signalfd"))?;
+    if let Some(dirs) = &options.upper
+        && let Err(error) = abandoned::ask(&dirs.upper)
+    {
+        log::debug!("{}: {error}", dirs.upper.display());
+    }
     let filesystem = union::open(options, mountpoint)?;
     let reporter = filesystem.reporter();
-    let heard: Vec<Signal> =
-        end_signals(request.foreground).into_iter().chain([REPORT_SIGNAL]).collect();
-    let signals = Signals::block(&heard).map_err(MountError::system("signalfd"))?;
     let source = request.source.as_deref();
     let program = OsStr::new(request.program());
     let spec = MountSpec::new(&options.vfs, program, source, options.upper.is_none());

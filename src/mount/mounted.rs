@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::abandoned;
 use super::error::{MountError, text};
 use crate::sys::mount::{MountIdentity, detach};
 use crate::sys::mountinfo;
@@ -75,6 +76,14 @@ impl Mounted {
             }
             Err(error) => Err(MountError::Unmount(path, text(error).to_string())),
         }
+    }
+
+    /// Whether nobody else can reach the mount any more, as far as that can be known.
+    pub fn is_abandoned(&self) -> bool {
+        abandoned::is_abandoned(self.identity.device).unwrap_or_else(|error| {
+            log::warn!("{}: who uses it is not known: {error}", self.path.display());
+            false
+        })
     }
 
     /// The path that leads to our mount now, and its root.

@@ -12,10 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::REPORT_SIGNAL;
 use super::error::MountError;
 use super::mounted::{Detached, Mounted};
 use super::options::Allow;
+use super::{REPORT_SIGNAL, abandoned};
 use crate::sys::process::Signals;
 
 /// How long the users of a mount that a signal took away may finish what they do. Then the program
@@ -87,8 +87,9 @@ impl Running {
         take_away(&self.mounted);
     }
 
-    /// Waits until the mount is unmounted, by anybody. [`REPORT_SIGNAL`] calls `report`; any other of
-    /// `signals` detaches the mount, busy or not, and gives its users [a moment](GRACE).
+    /// Waits until the mount is unmounted, by anybody. [`REPORT_SIGNAL`] calls `report`, and
+    /// [`abandoned::QUESTION`] is answered; any other of `signals` detaches the mount, busy or not, and gives
+    /// its users [a moment](GRACE).
     ///
     /// # Errors
     /// When the session broke, or the mount could not be detached.
@@ -117,6 +118,7 @@ impl Running {
             }
             match signals.take()? {
                 REPORT_SIGNAL => report(),
+                abandoned::QUESTION if !self.mounted.is_abandoned() => {}
                 signal => {
                     log::info!("signal {}: unmounting", signal.as_raw());
                     return Ok(false);

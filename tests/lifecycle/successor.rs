@@ -6,7 +6,54 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::stage::{Daemon, Stage, shell, succeeds};
+use crate::stage::{Daemon, Stage, fails, is_root, shell, succeeds, wait_until};
+
+/// Mounts in a mount namespace of its own and then does `rest` there.
+fn mount_elsewhere(stage: &Stage, rest: &str) -> Command {
+    let mut command = stage.command("unshare");
+    let script = format!("\"$1\" -o \"$2\" \"$3\" && {rest}");
+    command.args(["--mount", "--propagation=private", "sh", "-c", &script, "sh"]);
+    command.arg(stage.program()).arg(stage.writable()).arg(stage.mountpoint());
+    command
+}
+
+/// A daemon keeps the namespace alive in which its own mount is.
+#[test]
+fn a_mount_that_nobody_can_reach_any_more_makes_way_for_the_next() {
+    if !is_root("mounting in a namespace") {
+        return;
+    }
+    let stage = Stage::new();
+    for _ in 0..3 {
+        succeeds(&mut mount_elsewhere(&stage, "echo more >> \"$3\"/hello"));
+        let first = stage.daemon();
+        assert_eq!(stage.mounts(), [""; 0]);
+        succeeds(&mut stage.plyfs(&stage.writable()));
+        let second = remaining(&stage, first);
+        assert!(stage.read().starts_with("hellomore"));
+        second.signal(Signal::TERM);
+        second.ends();
+    }
+}
+
+#[test]
+fn a_mount_in_another_namespace_stays_as_long_as_somebody_is_there() {
+    if !is_root("mounting in a namespace") {
+        return;
+    }
+    let stage = Stage::new();
+    let mut visitor =
+        mount_elsewhere(&stage, "echo > \"$3\"/ready && exec sleep 1000").spawn().unwrap();
+    wait_until("it is mounted", || stage.path("upper/ready").exists());
+    let first = stage.daemon();
+    let line = fails(&mut stage.plyfs(&stage.writable()));
+    assert!(line.contains("in use by another live mount"), "{line}");
+    assert!(first.is_running());
+    visitor.kill().unwrap();
+    visitor.wait().unwrap();
+    succeeds(&mut stage.plyfs(&stage.writable()));
+    remaining(&stage, first).signal(Signal::TERM);
+}
 
 /// The daemon that is not `first`, once `first` has ended.
 fn remaining(stage: &Stage, first: Daemon) -> Daemon {
