@@ -3,11 +3,12 @@
 //! A lookup costs one hash; an absent name costs no system call, however many layers there are. Every
 //! name has a cookie that it keeps as long as it exists, and cookies only grow, so that reading the
 //! directory piece by piece is stable while it changes: no name comes twice, and none that stays is
-//! missed.
+//! missed. A reader who makes a name for each that he reads comes to an end all the same: names that are
+//! younger than the latest beginning of a reading are left for the next one.
 
 use std::ffi::OsStr;
 use std::hash::BuildHasher;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -54,6 +55,8 @@ pub(super) struct NameTable {
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
     next_cookie: u64,
+    /// The first cookie that was free when somebody last began to read; 0 if nobody has.
+    read_end: AtomicU64,
     visible: usize,
 }
 
@@ -85,6 +88,19 @@ impl NameTable {
             .iter()
             .filter_map(|slot| slot.entry.as_ref().map(|entry| (slot.cookie, entry)))
             .filter(|(_, entry)| entry.visible)
+    }
+
+    /// What a reader of the directory gets from behind `cookie`, 0 at the beginning. All readers share one
+    /// end, which moves on when one of them begins: there is no message from which a single one could be known.
+    pub fn read(&self, cookie: u64) -> impl Iterator<Item = (u64, &NameEntry)> {
+        if cookie == 0 {
+            self.read_end.store(FIRST_COOKIE + self.next_cookie, Ordering::Relaxed);
+        }
+        let end = match self.read_end.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            end => end,
+        };
+        self.after(cookie).take_while(move |(cookie, _)| *cookie < end)
     }
 
     fn entries(&self) -> impl Iterator<Item = &NameEntry> {

@@ -37,7 +37,7 @@ impl Overlay {
     /// Reads the directory `id` from behind the entry with the cookie `after` (0 for the beginning).
     ///
     /// `.` and `..` come first. Cookies stay valid while the directory changes: an entry that exists all
-    /// the time comes exactly once.
+    /// the time comes exactly once, and what is made or renamed meanwhile does not keep the end away.
     pub fn read_dir(
         &self,
         id: NodeId,
@@ -50,7 +50,7 @@ impl Overlay {
         }
         let contents = self.contents(&node)?;
         let mut filesystems = HashMap::new();
-        for (cookie, entry) in contents.names.after(after) {
+        for (cookie, entry) in contents.names.read(after) {
             let ino = self.number_of(&node, &contents, entry, &mut filesystems)?;
             if emit(DirEntry { name: &entry.name, ino, kind: entry.kind, cookie }) == Flow::Stop {
                 break;
@@ -72,7 +72,7 @@ impl Overlay {
             return Ok(());
         }
         let contents = self.contents(&node)?;
-        for (cookie, entry) in contents.names.after(after) {
+        for (cookie, entry) in contents.names.read(after) {
             let (child, attr) = match self.enter(&node, &contents, entry) {
                 Ok(entered) => entered,
                 Err(error) => {

@@ -129,6 +129,38 @@ fn entries_come_once_and_all_while_others_come_and_go() {
 }
 
 #[test]
+fn reading_ends_although_every_name_read_is_renamed_or_copied() {
+    needs_root!();
+    let fill = |dir: &Path| many(&dir.join("d"), "old", 2000);
+    let change = |union: &Union, what: &str, name: &str| {
+        let [from, to] = [format!("d/{name}"), format!("d/{name}+")].map(|name| union.path(name));
+        match what {
+            "rename" => fs::rename(from, to).unwrap(),
+            "there and back" => {
+                fs::rename(&from, &to).unwrap();
+                fs::rename(to, from).unwrap();
+            }
+            _ => drop(fs::File::create(to).unwrap()),
+        }
+    };
+    for what in ["rename", "there and back", "create"] {
+        let union = Union::new().lower("d d").upper_with(fill).mount();
+        let mut dir = open_dir(union.path("d"));
+        let mut count = 0;
+        while let Some(entry) = next(&mut dir) {
+            count += 1;
+            assert!(count <= 2002, "{what}: reading does not end: {}", entry.name);
+            if !entry.name.starts_with('.') {
+                change(&union, what, &entry.name);
+            }
+        }
+        let names = if what == "create" { 4000 } else { 2000 };
+        dir.rewind();
+        assert_eq!(rest(&mut dir).len(), names + 2, "{what}");
+    }
+}
+
+#[test]
 fn position_in_a_directory_can_be_kept_and_returned_to() {
     needs_root!();
     let union = Union::new()
