@@ -16,6 +16,7 @@ mod hostile;
 mod interop;
 mod pressure;
 mod real_input;
+mod suites;
 mod termination;
 mod volume;
 mod workload;
