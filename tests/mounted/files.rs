@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{
     FallocateFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, XattrFlags,
     copy_file_range, fallocate, fchmod, fchown, fdatasync, fgetxattr, flock, fsetxattr, fstat,
@@ -463,4 +464,15 @@ fn unnamed_temporary_files_are_refused_or_work() {
         Err(error) => assert_eq!(error, Errno::OPNOTSUPP),
     }
     assert_eq!(names(union.path("d")), [""; 0]);
+}
+
+#[test]
+fn polled_files_are_ready_and_the_log_stays_empty() {
+    needs_root!();
+    let union = Union::new().lower("f a text=a").mount();
+    let file = File::open(union.path("a")).unwrap();
+    let mut watched = [PollFd::new(&file, PollFlags::IN | PollFlags::OUT)];
+    assert_eq!(poll(&mut watched, None), Ok(1));
+    assert_eq!(watched[0].revents(), PollFlags::IN | PollFlags::OUT);
+    assert_eq!(union.live().log(), "");
 }
