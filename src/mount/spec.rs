@@ -53,10 +53,13 @@ impl MountSpec {
     pub fn data(&self, device: i32, contexts: bool) -> Vec<u8> {
         let (user, group) = (getuid().as_raw(), getgid().as_raw());
         let mut data = format!(
-            "fd={device},rootmode=40755,user_id={user},group_id={group},default_permissions,\
-             allow_other"
+            "fd={device},rootmode=40755,user_id={user},group_id={group},default_permissions"
         )
         .into_bytes();
+        // Who mounts directly is root: for the kernel `allow_root` is then to let nobody else in.
+        if self.allow != Some(Allow::Root) {
+            data.extend(b",allow_other");
+        }
         for (name, value) in self.contexts.iter().filter(|_| contexts) {
             // Quoted, because a context of several categories has commas.
             data.extend([b",", name.as_bytes(), b"=\"", value.as_bytes(), b"\""].concat());
@@ -213,10 +216,12 @@ mod tests {
     fn contexts_are_quoted_in_the_data_and_can_be_left_out() {
         let contexts = vec![("context", OsString::from("u:r:t:s0:c1,c2"))];
         let spec = spec(&VfsOptions { contexts, ..VfsOptions::default() });
+        assert_eq!(spec.beyond_fusermount(), ["context"]);
         let text = |contexts| String::from_utf8(spec.data(7, contexts)).unwrap();
         assert!(text(true).ends_with(",allow_other,context=\"u:r:t:s0:c1,c2\""));
         assert!(text(true).starts_with("fd=7,rootmode=40755,user_id="));
         assert!(text(false).ends_with(",allow_other"));
-        assert_eq!(spec.beyond_fusermount(), ["context"]);
+        let spec = MountSpec { allow: Some(Allow::Root), contexts: Vec::new(), ..spec };
+        assert!(spec.data(7, true).ends_with(b",default_permissions"));
     }
 }

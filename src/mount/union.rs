@@ -1,9 +1,12 @@
 //! From the options of a mount to the union that it serves.
 
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::geteuid;
 
 use super::MountError;
-use super::options::{Io, Options, RedirectDir, XattrPermissions};
+use super::options::{Allow, Io, Options, RedirectDir, XattrPermissions};
 use crate::fuse::{Adapter, Policy};
 use crate::layer::stat_override::StatOverride;
 use crate::overlay::{Config, Ids, Overlay, RedirectPolicy, UpperDirs};
@@ -59,9 +62,13 @@ fn config(options: &Options, mountpoint: &Path) -> Config {
 }
 
 fn policy(options: &Options) -> Policy {
+    // With fusermount3 the kernel lets everybody in, and who is neither owner nor root is turned away when
+    // he asks: so the kernel must ask each time.
+    let filtered = options.vfs.allow == Some(Allow::Root) && !geteuid().is_root();
+    let timeout = if filtered { Some(Duration::ZERO) } else { options.timeout };
     Policy {
-        zero_open: options.timeout.is_none() && options.io != Io::Plain,
-        timeout: options.timeout,
+        zero_open: timeout.is_none() && options.io != Io::Plain,
+        timeout,
         acl: !options.no_acl,
         xattr: !options.no_xattrs,
         writeback: options.writeback == Some(true),

@@ -366,7 +366,7 @@ fn check_overlap(config: &Config, dirs: &UpperDirs) -> Result<(), OpenError> {
         let lower = canonical("lowerdir", given)?;
         for (option, path, shown) in written {
             let nested = lower.starts_with(path) || path.starts_with(&lower);
-            if nested && on_one_filesystem(&lower, path) {
+            if (nested && on_one_filesystem(&lower, path)) || is_same(&lower, path) {
                 return Err(OpenError(format!(
                     "lowerdir: {} and {option} {} overlap; a layer cannot lie in another",
                     given.display(),
@@ -376,6 +376,15 @@ fn check_overlap(config: &Config, dirs: &UpperDirs) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// Whether two paths lead to one directory, as a bind mount makes them.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let inode = |path| {
+        let stat = open::directory(path).and_then(|fd| stat_fd(fd.as_fd()));
+        stat.map(|stat| (stat.dev, stat.ino))
+    };
+    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn on_one_filesystem(one: &Path, other: &Path) -> bool {

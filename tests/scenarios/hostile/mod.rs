@@ -11,7 +11,10 @@ mod callers;
 mod canary;
 mod failing;
 mod layer;
+mod marks;
+mod race;
 mod redirects;
+mod workdir;
 
 /// The names in a directory, or why they cannot be read.
 fn listing(path: impl AsRef<Path>) -> Result<Vec<String>, Errno> {
