@@ -74,10 +74,11 @@ fn directory_of(pid: Pid) -> PathBuf {
     Path::new("/proc").join(pid.as_raw_nonzero().to_string())
 }
 
-/// Whether the process whose directory in /proc this is runs the same file as this one.
+/// Whether the process whose directory in /proc this is goes by the same name as this one. (Which file it runs
+/// is not told to another user namespace.)
 fn is_this_program(process: &Path) -> bool {
-    let file = |process: &Path| fs::metadata(process.join("exe")).map(|exe| (exe.dev(), exe.ino()));
-    matches!((file(process), file(Path::new("/proc/self"))), (Ok(one), Ok(other)) if one == other)
+    let name = |process: &Path| fs::read(process.join("comm"));
+    matches!((name(process), name(Path::new("/proc/self"))), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Who holds a flock(2) lock on an inode, by the lines of /proc/locks (proc_locks(5)):

@@ -58,6 +58,11 @@ impl Stage {
         Some(stage)
     }
 
+    /// Whether root owns and calls everything.
+    pub fn is_of_root(&self) -> bool {
+        self.user.is_none()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }

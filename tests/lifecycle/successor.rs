@@ -12,28 +12,44 @@ use crate::stage::{Daemon, Stage, fails, is_root, shell, succeeds, wait_until};
 fn mount_elsewhere(stage: &Stage, rest: &str) -> Command {
     let mut command = stage.command("unshare");
     let script = format!("\"$1\" -o \"$2\" \"$3\" && {rest}");
+    if !stage.is_of_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
     command.args(["--mount", "--propagation=private", "sh", "-c", &script, "sh"]);
     command.arg(stage.program()).arg(stage.writable()).arg(stage.mountpoint());
     command
 }
 
-/// A daemon keeps the namespace alive in which its own mount is.
+/// A daemon keeps the namespaces alive in which its own mount is.
+fn makes_way(stage: &Stage, mut successor: Command) {
+    for _ in 0..3 {
+        succeeds(&mut mount_elsewhere(stage, "echo more >> \"$3\"/hello"));
+        let first = stage.daemon();
+        assert_eq!(stage.mounts(), [""; 0]);
+        succeeds(&mut successor);
+        remaining(stage, first).signal(Signal::TERM);
+        wait_until("both have ended", || stage.daemons().is_empty());
+    }
+    assert_eq!(
+        fs::read_to_string(stage.path("upper/hello")).unwrap(),
+        "hello".to_owned() + &"more\n".repeat(3)
+    );
+}
+
 #[test]
 fn a_mount_that_nobody_can_reach_any_more_makes_way_for_the_next() {
     if !is_root("mounting in a namespace") {
         return;
     }
     let stage = Stage::new();
-    for _ in 0..3 {
-        succeeds(&mut mount_elsewhere(&stage, "echo more >> \"$3\"/hello"));
-        let first = stage.daemon();
-        assert_eq!(stage.mounts(), [""; 0]);
-        succeeds(&mut stage.plyfs(&stage.writable()));
-        let second = remaining(&stage, first);
-        assert!(stage.read().starts_with("hellomore"));
-        second.signal(Signal::TERM);
-        second.ends();
-    }
+    makes_way(&stage, stage.plyfs(&stage.writable()));
+}
+
+/// As `buildah unshare` does it: every command has a user namespace of its own.
+#[test]
+fn an_unreachable_mount_of_another_user_namespace_makes_way_too() {
+    let Some(stage) = Stage::of_user() else { return };
+    makes_way(&stage, mount_elsewhere(&stage, "true"));
 }
 
 #[test]
