@@ -2,10 +2,11 @@
 //!
 //! The layers of the code, each of which knows only those below it (see `docs/architecture.md`):
 //! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`];
-//! [`check`] goes beside [`fuse`].
+//! [`check`] and [`convert`] go beside [`fuse`].
 
 pub mod check;
 pub mod cli;
+pub mod convert;
 pub mod fuse;
 pub mod layer;
 pub mod mount;

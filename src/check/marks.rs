@@ -208,6 +208,6 @@ fn rule_of(mark: Mark) -> &'static Rule {
         Mark::Impure => rule::IMPURE_VALUE,
         Mark::InodeNumber => rule::NUMBER_VALUE,
         // Any value is one; only its place can be wrong.
-        Mark::Whiteout => rule::ATTRIBUTE_WHITEOUT,
+        Mark::Whiteout | Mark::Literal | Mark::Layer | Mark::Uuid => rule::ATTRIBUTE_WHITEOUT,
     }
 }

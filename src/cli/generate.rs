@@ -82,6 +82,8 @@ fn synopsis() -> Roff {
     roff.text([roman("] [--lower "), italic("DIR"), roman("[:"), italic("DIR"), roman("...]] ")]);
     roff.text([italic("UPPER")]);
     roff.control("br", []);
+    roff.text([bold("plyfs convert --to"), italic(" FORM LAYER")]);
+    roff.control("br", []);
     roff.text([bold("mount -t fuse.plyfs"), italic(" SOURCE MOUNTPOINT "), bold("-o ...")]);
     roff
 }
@@ -120,7 +122,13 @@ fn options(command: &Command, roff: &mut Roff) {
         };
         let values: Vec<_> = values.iter().map(|name| format!(" {name}")).collect();
         roff.text([bold(flags), italic(values.concat())]);
-        roff.text([roman(format!("{help}."))]);
+        let words = option.get_possible_values();
+        let words: Vec<_> = words.iter().map(|word| word.get_name()).collect();
+        let choice = match option.get_action().takes_values() && !words.is_empty() {
+            true => format!(" ({})", words.join(", ")),
+            false => String::new(),
+        };
+        roff.text([roman(format!("{help}{choice}."))]);
     }
 }
 

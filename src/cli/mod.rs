@@ -5,6 +5,7 @@
 
 mod called_as;
 mod check;
+mod convert;
 mod error;
 mod generate;
 mod logging;
@@ -49,7 +50,8 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,...]\n       \
                      plyfs umount MOUNTPOINT\n       \
                      plyfs stats MOUNTPOINT\n       \
-                     plyfs check [--repair] UPPER";
+                     plyfs check [--repair] UPPER\n       \
+                     plyfs convert --to FORM LAYER";
 
 #[derive(Subcommand)]
 enum Subcommands {
@@ -57,6 +59,7 @@ enum Subcommands {
     Umount(umount::UmountArgs),
     Stats(stats::StatsArgs),
     Check(check::CheckArgs),
+    Convert(convert::ConvertArgs),
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
 }
@@ -92,6 +95,7 @@ fn run(
         Subcommands::Umount(args) => args.run(),
         Subcommands::Stats(args) => args.run(),
         Subcommands::Check(args) => return args.run(),
+        Subcommands::Convert(args) => args.run(),
         Subcommands::Generate(args) => args.run(),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -26,6 +26,12 @@ pub enum Mark {
     Whiteout,
     /// `plyfs.ino`
     InodeNumber,
+    /// `plyfs.literal`
+    Literal,
+    /// `plyfs.layer`
+    Layer,
+    /// `uuid`: the kernel's, on the root of an upper layer
+    Uuid,
 }
 
 /// Who reads an attribute.
@@ -39,7 +45,7 @@ pub enum Namespace {
     Peer,
 }
 
-const MARKS: [(&str, Mark); 8] = [
+const MARKS: [(&str, Mark); 11] = [
     ("opaque", Mark::Opaque),
     ("redirect", Mark::Redirect),
     ("metacopy", Mark::Metacopy),
@@ -48,6 +54,9 @@ const MARKS: [(&str, Mark); 8] = [
     ("impure", Mark::Impure),
     ("whiteout", Mark::Whiteout),
     ("plyfs.ino", Mark::InodeNumber),
+    ("plyfs.literal", Mark::Literal),
+    ("plyfs.layer", Mark::Layer),
+    ("uuid", Mark::Uuid),
 ];
 
 impl Mark {
@@ -76,7 +85,7 @@ impl Mark {
             Self::Origin => value.is_empty() || origin::is_complete(value),
             Self::LinkCount => LinkCount::parse(value).is_some(),
             Self::Impure => value == b"y",
-            Self::Whiteout => true,
+            Self::Whiteout | Self::Literal | Self::Layer | Self::Uuid => true,
             Self::InodeNumber => {
                 std::str::from_utf8(value).ok().and_then(inode_mark::parse_number).is_some()
             }
@@ -105,7 +114,7 @@ mod tests {
         assert_eq!(of("user.overlay.nlink"), Some((Namespace::User, Mark::LinkCount)));
         assert_eq!(of("user.fuseoverlayfs.opaque"), Some((Namespace::Peer, Mark::Opaque)));
         for other in
-            ["trusted.overlay.overlay.opaque", "user.opaque", "user.overlay.uuid", "user.x"]
+            ["trusted.overlay.overlay.opaque", "user.opaque", "user.overlay.other", "user.x"]
         {
             assert_eq!(of(other), None, "{other}");
         }

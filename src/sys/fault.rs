@@ -28,6 +28,7 @@ pub const POINTS: &[&str] = &[
     "rename.opaque-set",
     "rename.published",
     "rename.exchanged",
+    "convert.step",
 ];
 
 /// Dies here when the environment asks for it.

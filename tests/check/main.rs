@@ -8,6 +8,7 @@ mod support;
 
 mod attributes;
 mod below;
+mod convert;
 mod names;
 mod refusals;
 mod size;

@@ -33,6 +33,7 @@ fn wrong_command_lines_have_the_status_of_fsck() {
     refused(&["check", "--lower", "a:", "u"], 16, empty);
     refused(&["check", "/nonexistent"], 8, "/nonexistent: does not exist");
     refused(&["check", "/dev/null"], 8, "/dev/null: not a directory");
+    refused(&["convert", "u"], 2, "missing --to <FORM>; try `plyfs --help`");
 }
 
 #[test]
@@ -42,6 +43,7 @@ fn layers_in_use_by_plyfs_are_refused() {
     let (upper, work) = (union.upper(""), union.work(""));
     let line = |path| format!("{path}: in use by plyfs, which holds its lock; unmount it first");
     refused(&["check", utf8(&upper)], 8, &line(utf8(&upper)));
+    refused(&["convert", "--to", "kernel", utf8(&upper)], 1, &line(utf8(&upper)));
     let other = union.scratch().join("other");
     std::fs::create_dir(&other).unwrap();
     refused(&["check", "--work", utf8(&work), utf8(&other)], 8, &line(utf8(&work)));

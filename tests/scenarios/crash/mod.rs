@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use plyfs::sys::fault::POINTS;
+use plyfs::sys::fault;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use self::changes::SCENARIOS;
@@ -30,18 +30,23 @@ struct Scenario {
     points: &'static [&'static str],
 }
 
+/// The fault points of mounts; that of a rewrite is tested with it.
+fn points() -> impl Iterator<Item = &'static &'static str> {
+    fault::POINTS.iter().filter(|point| **point != "convert.step")
+}
+
 /// Otherwise a step could be added that no test ever interrupts.
 #[test]
 fn every_fault_point_is_tested() {
     let tested: BTreeSet<_> = SCENARIOS.iter().flat_map(|scenario| scenario.points).collect();
-    assert_eq!(tested, POINTS.iter().collect(), "points of the scenarios, and of the program");
+    assert_eq!(tested, points().collect(), "points of the scenarios, and of the program");
 }
 
 impl Scenario {
     fn die_everywhere(&self) {
         let reference = Reference::of(self);
         let mut hit = Vec::new();
-        for point in POINTS {
+        for point in points() {
             let times = (1..).take_while(|nth| self.dies(&format!("{point}:{nth}"), &reference));
             if times.count() > 0 {
                 hit.push(*point);
