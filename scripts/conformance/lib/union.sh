@@ -32,10 +32,14 @@ log=${LOG:-$place/log}
 daemon=
 mkdir "$merged" "$place"/{upper,work}
 
+# What a script has to take away besides; redefined by those that have.
+let_go() { :; }
+
 leave() {
     local status=$?
     trap - EXIT
     cd /
+    let_go || loud "something is left behind"
     umount --lazy "$merged" 2>/dev/null || true
     [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
     wait || true
