@@ -176,6 +176,7 @@ impl Overlay {
         if change.size.is_some() && node.kind != FileKind::Regular {
             return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
+        let lost_capabilities = std::mem::take(&mut node.state.lock().lost_capabilities);
         self.copy_up(&node, change.size.map_or(Wanted::Attributes, Wanted::Data))?;
         if let Some(size) = change.size {
             self.truncate(caller, &node, size)?;
@@ -189,9 +190,11 @@ impl Overlay {
         if change.atime.is_some() || change.mtime.is_some() {
             self.at(&node, |at| at.upper()?.set_times(change.atime, change.mtime))?;
         }
-        if change.is_empty() && !node.kind.is_dir() {
+        let before_privileged_write = lost_capabilities && caller.uid == 0;
+        if change.is_empty() && !node.kind.is_dir() && !before_privileged_write {
             // What the kernel sends before a write that takes set-id bits away, and for a chown(2) that
-            // changes neither owner nor group.
+            // changes neither owner nor group. Before any write to a file with capabilities it takes
+            // those away and sends the same: then root keeps set-id bits.
             self.drop_privileges(caller, &node)?;
         }
         self.forget_inherited(&node);

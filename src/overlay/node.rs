@@ -61,6 +61,8 @@ pub(super) struct NodeState {
     pub unsynced: Unsynced,
     /// What is added to the link count that the backing inode reports.
     pub link_bias: i32,
+    /// Whether the last change was that the capabilities of the file were taken away.
+    pub lost_capabilities: bool,
     /// The keys under which the node table finds this node by its backing inode.
     pub keys: Vec<Key>,
 }
@@ -133,6 +135,7 @@ impl Node {
             complete: false,
             unsynced: Unsynced::Names,
             link_bias: 0,
+            lost_capabilities: false,
             keys: Vec::new(),
         };
         Self {

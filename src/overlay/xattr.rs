@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use rustix::fs::XattrFlags;
 
+use super::attr::CAPABILITY;
 use super::copy_up::Wanted;
 use super::locate::Located;
 use super::node::NodeId;
@@ -85,6 +86,9 @@ impl Overlay {
         self.at(&node, |at| at.upper()?.remove_xattr(&stored))?;
         if acl::is_acl(name) {
             self.forget_inherited(&node);
+        }
+        if name == CAPABILITY {
+            node.state.lock().lost_capabilities = true;
         }
         Ok(())
     }

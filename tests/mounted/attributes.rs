@@ -191,6 +191,21 @@ fn lower_file_capabilities_are_dropped_when_the_file_is_written() {
 }
 
 #[test]
+fn write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
+    needs_root!();
+    same_as_plain("f program text=abc mode=06755\nf other text=abc mode=06755", |root| {
+        for name in ["program", "other"] {
+            run("setcap", ["cap_net_raw+ep".as_ref(), root.join(name).as_os_str()]);
+        }
+        append(root.join("program"), "x");
+        let by_root = mode(root.join("program"));
+        chmod(root.join("other"), 0o6777).unwrap();
+        as_user(|| append(root.join("other"), "x"));
+        format!("{by_root:o} {:o}", mode(root.join("other")))
+    });
+}
+
+#[test]
 fn set_group_id_directories_pass_their_group_on() {
     needs_root!();
     same_as_plain("d d mode=02777 own=0:77\nd plain mode=0777 own=0:77", |root| {
