@@ -1,5 +1,6 @@
 //! POSIX access control lists as the model needs them (`struct posix_acl_xattr_header`, version 2).
 
+use crate::cases::op::stranger;
 use crate::cases::text::Text;
 
 pub const ACCESS: &str = "system.posix_acl_access";
@@ -24,7 +25,7 @@ impl Acl {
 
     /// With an entry for one more user.
     pub fn with_user() -> Acl {
-        let users = [(USER_OBJ, 7, NO_ID), (USER, 7, 1000)];
+        let users = [(USER_OBJ, 7, NO_ID), (USER, 7, stranger().0)];
         let others = [(GROUP_OBJ, 4, NO_ID), (MASK, 7, NO_ID), (OTHER, 0, NO_ID)];
         Acl([users.as_slice(), &others].concat())
     }
@@ -32,7 +33,8 @@ impl Acl {
     /// With an entry for one more group, limited by the mask.
     pub fn with_group() -> Acl {
         let owner = [(USER_OBJ, 7, NO_ID)];
-        let groups = [(GROUP_OBJ, 7, NO_ID), (GROUP, 7, 5), (MASK, 5, NO_ID), (OTHER, 5, NO_ID)];
+        let groups =
+            [(GROUP_OBJ, 7, NO_ID), (GROUP, 7, stranger().1), (MASK, 5, NO_ID), (OTHER, 5, NO_ID)];
         Acl([owner.as_slice(), &groups].concat())
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs;
 
 use crate::cases::text::{Text, t};
 
@@ -29,6 +30,13 @@ pub struct Meta {
 /// Starts a [`Meta`] with the permissions `mode`, owned by the user who runs the test.
 pub fn meta(mode: u32) -> Meta {
     Meta { mode: Mode(mode), owner: own_ids(), mtime: (1_000_000_000, 0), xattrs: BTreeMap::new() }
+}
+
+/// Whether the test may make devices, change owners and set trusted attributes: it is root, and not
+/// only of a user namespace.
+pub fn is_privileged() -> bool {
+    let everybody = || fs::read_to_string("/proc/self/uid_map").unwrap().contains("4294967295");
+    own_ids().0 == 0 && everybody()
 }
 
 /// User and group of the test process.
@@ -355,7 +363,7 @@ impl LayerSpec {
                     let linkable = match leaf {
                         Leaf::Metacopy(..) => false,
                         Leaf::File(_) => true,
-                        _ => own_ids().0 == 0,
+                        _ => is_privileged(),
                     };
                     if linkable {
                         self.name_leaf(path, index);

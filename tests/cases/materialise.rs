@@ -12,7 +12,8 @@ use rustix::fs::{
 use rustix::io::{Result, pwrite};
 
 use crate::cases::layer::{
-    DirSpec, EntrySpec, LayerSpec, Leaf, Mark, Meta, OPAQUE_FILE, Prefix, Whiteout, dot_wh, own_ids,
+    DirSpec, EntrySpec, LayerSpec, Leaf, Mark, Meta, OPAQUE_FILE, Prefix, Whiteout, dot_wh,
+    is_privileged,
 };
 use crate::cases::text::Text;
 
@@ -95,7 +96,7 @@ impl Materialiser<'_> {
         if !is_file || !name.0.starts_with(b".wh.") {
             return Ok(());
         }
-        let prefix = if own_ids().0 == 0 { Prefix::Trusted } else { Prefix::User };
+        let prefix = if is_privileged() { Prefix::Trusted } else { Prefix::User };
         set_xattr(path, OsStr::new(&prefix.overlay("plyfs.literal")), b"y")
     }
 

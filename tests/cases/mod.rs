@@ -5,9 +5,10 @@
 //! its minimised case as code, to be kept among the regressions of its test.
 
 // Every test binary that includes this module uses its own part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod acl;
+pub mod caller;
 pub mod case;
 pub mod generate;
 pub mod initial;

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use crate::cases::layer::{Data, Leaf, Mode, own_ids};
+use rustix::fs::FallocateFlags;
+
+use crate::cases::layer::{Data, Leaf, Mode, is_privileged, own_ids};
 use crate::cases::text::Text;
 
 /// What an operation on one object applies to.
@@ -53,10 +55,7 @@ impl fmt::Debug for New {
 
 /// The user and group of an unprivileged write.
 pub fn stranger() -> (u32, u32) {
-    match own_ids() {
-        (0, _) => (1000, 1000),
-        own => own,
-    }
+    if is_privileged() { (1000, 1000) } else { own_ids() }
 }
 
 /// One change of attributes, as the kernel combines them.
@@ -82,6 +81,19 @@ pub enum Allocate {
     Extend,
     KeepSize,
     PunchHole,
+    ZeroRange,
+}
+
+impl Allocate {
+    /// As fallocate(2) has it.
+    pub fn flags(self) -> FallocateFlags {
+        match self {
+            Allocate::Extend => FallocateFlags::empty(),
+            Allocate::KeepSize => FallocateFlags::KEEP_SIZE,
+            Allocate::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            Allocate::ZeroRange => FallocateFlags::ZERO_RANGE,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +128,16 @@ pub enum Op {
     MakeNode(Text, Leaf, New),
     /// The name, then the target.
     MakeSymlink(Text, Text, New),
+    /// A file with content that gets its name last (`O_TMPFILE`).
+    MakeUnnamed(Text, New, Data),
     Link(Target, Text),
     Unlink(Text),
     RemoveDir(Text),
     Rename(Text, Text, How),
     /// At an offset; the flag asks to drop set-id bits.
     Write(Target, u64, Data, bool),
+    /// Through a shared mapping: at an offset, so many times one byte.
+    MapWrite(Target, u64, u8, usize),
     Read(Target, u64, usize),
     SetAttr(Target, Change),
     Allocate(Target, Allocate, u64, u64),
@@ -148,19 +164,40 @@ pub enum Op {
     Remount,
     /// The same, with another way to rename directories from then on.
     RemountTo(Redirect),
+    /// Closes the filesystem and reopens it with an empty upper layer on top of what was the upper
+    /// one.
+    Seal,
 }
 
 impl Op {
+    /// The objects that it is about by more than a name.
+    pub fn targets(&self) -> Vec<&Target> {
+        use Op::*;
+        match self {
+            Link(target, _) | Write(target, ..) | MapWrite(target, ..) | Read(target, ..) => {
+                vec![target]
+            }
+            SetAttr(target, _) | Allocate(target, ..) | Seek(target, ..) => vec![target],
+            Sync(target) | Stat(target) | ReadLink(target) | ListXattr(target) => vec![target],
+            SetXattr(target, ..) | GetXattr(target, _) | RemoveXattr(target, _) => vec![target],
+            CopyRange(from, _, to, ..) => vec![from, to],
+            Lookup(_) | Create(..) | MakeDir(..) | MakeNode(..) | MakeSymlink(..)
+            | MakeUnnamed(..) | Unlink(_) | RemoveDir(_) | Rename(..) | ReadDir(_)
+            | ReadSome(..) | ReadRest | Hold(..) | Release(_) | Forget(_) | Remount
+            | RemountTo(_) | Seal => vec![],
+        }
+    }
+
     /// Whether the operation is refused without a writable layer.
     pub fn mutates(&self) -> bool {
         use Op::*;
         match self {
-            Create(..) | MakeDir(..) | MakeNode(..) | MakeSymlink(..) | Link(..) | Unlink(..)
-            | RemoveDir(..) | Rename(..) | Write(..) | SetAttr(..) | Allocate(..)
-            | CopyRange(..) | SetXattr(..) | RemoveXattr(..) => true,
+            Create(..) | MakeDir(..) | MakeNode(..) | MakeSymlink(..) | MakeUnnamed(..)
+            | Link(..) | Unlink(..) | RemoveDir(..) | Rename(..) | Write(..) | MapWrite(..)
+            | SetAttr(..) | Allocate(..) | CopyRange(..) | SetXattr(..) | RemoveXattr(..) => true,
             Lookup(_) | Read(..) | Seek(..) | Sync(_) | Stat(_) | ReadLink(_) | GetXattr(..)
             | ListXattr(_) | ReadDir(_) | ReadSome(..) | ReadRest | Hold(..) | Release(_)
-            | Forget(_) | Remount | RemountTo(_) => false,
+            | Forget(_) | Remount | RemountTo(_) | Seal => false,
         }
     }
 }

@@ -20,7 +20,11 @@ pub struct Profile {
     pub names_like_marks: bool,
     /// Attributes may be called like those of a union.
     pub private_attributes: bool,
+    /// Files in layers may have several names.
+    pub lower_links: bool,
     pub ops: Ops,
+    /// Mounted again, a union may rename directories in another way.
+    pub may_switch: bool,
 }
 
 /// The marks in generated layers.
@@ -37,8 +41,8 @@ pub enum Ops {
     None,
     /// What a filesystem is asked for.
     Requests,
-    /// What programs ask for, layers that are sealed in between among them.
-    SystemCalls,
+    /// What programs ask for, in the course of which so many upper layers at most are sealed.
+    SystemCalls(usize),
 }
 
 impl Profile {
@@ -53,7 +57,9 @@ impl Profile {
             longest_name: 255,
             names_like_marks: true,
             private_attributes: true,
+            lower_links: true,
             ops: Ops::Requests,
+            may_switch: true,
         }
     }
 

@@ -28,8 +28,13 @@ pub fn random_cases<S: Debug>(
         let bytes: Vec<u8> = [seed, case, 0, 0].iter().flat_map(|n| n.to_le_bytes()).collect();
         let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let tree = CaseTree::new(generate::case(profile, &mut rng), profile.layers.0);
-        let config =
-            Config { max_shrink_iters: 5000, failure_persistence: None, ..Config::default() };
+        let config = Config {
+            max_shrink_iters: 5000,
+            // Of a run that is killed for its length, nobody would see anything.
+            max_shrink_time: 180_000,
+            failure_persistence: None,
+            ..Config::default()
+        };
         let result = TestRunner::new_with_rng(config, rng)
             .run_one(tree, |case| run(&case).map_err(TestCaseError::fail));
         if let Err(TestError::Fail(why, minimal)) = result {

@@ -173,6 +173,9 @@ fn simpler_ops(op: &Op) -> Vec<Op> {
             Op::MakeSymlink(path.clone(), Text(b"to".to_vec()), new(0o777)),
             Op::MakeSymlink(path, to, new(0o777)),
         ],
+        Op::MakeUnnamed(path, new, _) => {
+            vec![Op::Create(path.clone(), new), Op::MakeUnnamed(path, new, small)]
+        }
         Op::Write(target, at, _, kill) => vec![
             Op::Write(target.clone(), 0, small, kill),
             Op::Write(target.clone(), at, small, kill),
@@ -233,12 +236,14 @@ fn paths_of(op: &mut Op) -> Vec<&mut Text> {
     use Op::*;
     match op {
         Lookup(path) | Create(path, _) | MakeDir(path, _) | MakeNode(path, ..) => vec![path],
+        MakeUnnamed(path, ..) => vec![path],
         MakeSymlink(path, ..) | Unlink(path) | RemoveDir(path) | ReadDir(path) => vec![path],
         ReadSome(path, _) | Hold(path, _) | Forget(path) => vec![path],
         Rename(from, to, _) => vec![from, to],
         Link(target, path) => path_of(target).into_iter().chain([path]).collect(),
         CopyRange(from, _, to, ..) => path_of(from).into_iter().chain(path_of(to)).collect(),
         Write(target, ..)
+        | MapWrite(target, ..)
         | Read(target, ..)
         | SetAttr(target, _)
         | Allocate(target, ..)
@@ -250,7 +255,7 @@ fn paths_of(op: &mut Op) -> Vec<&mut Text> {
         | GetXattr(target, _)
         | ListXattr(target)
         | RemoveXattr(target, _) => path_of(target).into_iter().collect(),
-        ReadRest | Release(_) | Remount | RemountTo(_) => vec![],
+        ReadRest | Release(_) | Remount | RemountTo(_) | Seal => vec![],
     }
 }
 

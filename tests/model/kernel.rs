@@ -9,22 +9,20 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat,
-    Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat, copy_file_range,
-    fallocate, fstat, fsync, ftruncate, getxattr, linkat, listxattr, major, makedev, minor,
-    mkdirat, mknodat, open, openat, readlinkat, removexattr, renameat_with, setxattr, symlinkat,
-    unlinkat, utimensat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Timespec,
+    Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat, copy_file_range, fallocate, fstat,
+    fsync, ftruncate, getxattr, linkat, listxattr, major, makedev, minor, mkdirat, mknodat, open,
+    openat, readlinkat, removexattr, renameat_with, setxattr, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, pread, pwrite};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen,
 };
-use rustix::thread::{
-    CapabilitySet, capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid,
-};
+use rustix::thread::CapabilitySet;
 
 use crate::cases::acl::DEFAULT;
+use crate::cases::caller::acting_as;
 use crate::cases::layer::own_ids;
 use crate::cases::op::Redirect;
 use crate::cases::op::{Allocate, How, New, Set, Whence, stranger};
@@ -118,24 +116,6 @@ fn attr(stat: &Stat) -> Attr {
         atime: (stat.st_atime, stat.st_atime_nsec as u32),
         mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
     }
-}
-
-/// Acts as another user, with every capability but those in `without`, as the kernel's own file
-/// operations see it.
-fn acting_as<T>((uid, gid): (u32, u32), without: CapabilitySet, act: impl FnOnce() -> T) -> T {
-    let before = capabilities(None).unwrap();
-    let own = (rustix::process::geteuid(), rustix::process::getegid());
-    set_thread_res_gid(None::<Gid>, Some(Gid::from_raw(gid)), None::<Gid>).unwrap();
-    set_thread_res_uid(None::<Uid>, Some(Uid::from_raw(uid)), None::<Uid>).unwrap();
-    let mut reduced = capabilities(None).unwrap();
-    reduced.effective = reduced.permitted.difference(without);
-    set_capabilities(None, reduced).unwrap();
-    let result = act();
-    set_capabilities(None, before).unwrap();
-    set_thread_res_uid(None::<Uid>, Some(own.0), None::<Uid>).unwrap();
-    set_thread_res_gid(None::<Gid>, Some(own.1), None::<Gid>).unwrap();
-    set_capabilities(None, before).unwrap();
-    result
 }
 
 fn time(time: Option<(i64, u32)>) -> Timespec {
@@ -268,12 +248,7 @@ impl Subject for HostDir {
     }
 
     fn allocate(&self, node: Node, how: Allocate, offset: u64, len: u64) -> Answer<()> {
-        let flags = match how {
-            Allocate::Extend => FallocateFlags::empty(),
-            Allocate::KeepSize => FallocateFlags::KEEP_SIZE,
-            Allocate::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-        };
-        fallocate(self.file(node, OFlags::WRONLY)?, flags, offset, len)
+        fallocate(self.file(node, OFlags::WRONLY)?, how.flags(), offset, len)
     }
 
     fn copy_range(&self, from: (Node, u64), to: (Node, u64), len: usize) -> Answer<usize> {

@@ -1,6 +1,6 @@
 //! What cases run on, and what they may hold there.
 
-use crate::cases::layer::{Prefix, own_ids};
+use crate::cases::layer::{Prefix, is_privileged};
 use crate::cases::model::Rules;
 use crate::cases::op::Redirect;
 use crate::cases::profile::{Marks, Ops, Profile};
@@ -35,7 +35,7 @@ impl Setup {
     }
 
     pub fn profile(self) -> Profile {
-        let all = Profile { privileged: own_ids().0 == 0, ..Profile::of_root(self.rules()) };
+        let all = Profile { privileged: is_privileged(), ..Profile::of_root(self.rules()) };
         match self {
             // A file that is called like a mark has an attribute that only plyfs hides, and a plain
             // directory has no use for marks.

@@ -11,7 +11,7 @@ use plyfs::overlay::{
 };
 use plyfs::sys::Time;
 use plyfs::sys::object::NewTime;
-use rustix::fs::{FallocateFlags, major, makedev, minor};
+use rustix::fs::{major, makedev, minor};
 use rustix::io::Errno;
 
 use crate::cases::op::Redirect;
@@ -188,12 +188,7 @@ impl Subject for Union {
     }
 
     fn allocate(&self, node: Node, how: Allocate, offset: u64, len: u64) -> Answer<()> {
-        let flags = match how {
-            Allocate::Extend => FallocateFlags::empty(),
-            Allocate::KeepSize => FallocateFlags::KEEP_SIZE,
-            Allocate::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-        };
-        self.overlay().allocate(NodeId(node), Mode(flags.bits()), offset, len)
+        self.overlay().allocate(NodeId(node), Mode(how.flags().bits()), offset, len)
     }
 
     fn copy_range(&self, from: (Node, u64), to: (Node, u64), len: usize) -> Answer<usize> {

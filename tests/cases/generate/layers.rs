@@ -62,7 +62,7 @@ impl Generator<'_> {
                 known.leaves.push(path.clone());
                 items.push(Item::Leaf(path.clone(), meta, leaf));
             }
-            2 if !known.leaves.is_empty() => {
+            2 if self.profile.lower_links && !known.leaves.is_empty() => {
                 let to = self.rng.pick(&known.leaves);
                 items.push(Item::HardLink(path.clone(), to));
             }

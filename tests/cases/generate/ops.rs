@@ -17,18 +17,42 @@ impl Generator<'_> {
     pub(super) fn ops(&mut self, specs: &[LayerSpec]) -> Vec<Op> {
         let mut model = initial_tree(specs);
         model.rules = self.profile.rules;
-        let none = self.profile.ops == Ops::None;
-        let count = if none { 0 } else { 1 + self.rng.below(60) };
         let mut ops = Vec::new();
+        let sealed = match self.profile.ops {
+            Ops::None => return ops,
+            Ops::Requests => 0,
+            Ops::SystemCalls(most) => self.rng.below(most + 1),
+        };
+        for _ in 0..sealed {
+            let with_links = self.profile.lower_links;
+            self.some_ops(20, &mut model, &mut ops, |op| with_links || !matches!(op, Op::Link(..)));
+            model.apply(&Op::Seal).ok();
+            ops.push(Op::Seal);
+        }
+        self.some_ops(60, &mut model, &mut ops, |_| true);
+        ops
+    }
+
+    fn some_ops(
+        &mut self,
+        most: usize,
+        model: &mut Tree,
+        ops: &mut Vec<Op>,
+        wanted: impl Fn(&Op) -> bool,
+    ) {
+        let count = ops.len() + 1 + self.rng.below(most);
         while ops.len() < count {
-            let op = self.op(&model);
-            if model.admits(&op) {
+            let op = self.op(model);
+            if wanted(&op) && model.admits(&op) {
                 // Errors are part of the case; the model's answer does not matter yet.
                 model.apply(&op).ok();
                 ops.push(op);
             }
         }
-        ops
+    }
+
+    fn system_calls(&self) -> bool {
+        matches!(self.profile.ops, Ops::SystemCalls(_))
     }
 
     fn op(&mut self, model: &Tree) -> Op {
@@ -46,6 +70,10 @@ impl Generator<'_> {
 
     fn make_op(&mut self, model: &Tree) -> Op {
         let path = self.place(model);
+        if self.system_calls() && self.rng.one_in(15) {
+            let mode = self.file_mode() & 0o777;
+            return Op::MakeUnnamed(path, self.fresh(mode), self.data());
+        }
         match self.rng.weighted(&[5, 6, 2, 2, 5]) {
             0 => {
                 let mode = self.file_mode() & !0o2000;
@@ -121,14 +149,24 @@ impl Generator<'_> {
     fn data_op(&mut self, model: &Tree) -> Op {
         let target = self.target(model, is_file);
         let at = self.rng.pick(&OFFSETS);
+        if self.system_calls() && self.rng.one_in(10) {
+            let fill = self.rng.below(256) as u8;
+            return Op::MapWrite(target, at, fill, self.rng.pick(&SIZES) as usize);
+        }
         match self.rng.weighted(&[7, 2, 2]) {
             0 => {
                 let kill = !self.profile.privileged || self.rng.one_in(2);
                 Op::Write(target, at, Data { sparse: false, ..self.data() }, kill)
             }
             1 => {
-                let how =
-                    self.rng.pick(&[Allocate::Extend, Allocate::KeepSize, Allocate::PunchHole]);
+                let all = [
+                    Allocate::Extend,
+                    Allocate::KeepSize,
+                    Allocate::PunchHole,
+                    Allocate::ZeroRange,
+                ];
+                // Filesystems in memory cannot zero a range.
+                let how = self.rng.pick(if self.system_calls() { &all } else { &all[..3] });
                 Op::Allocate(target, how, at, self.rng.pick(&SIZES))
             }
             _ => {
@@ -201,11 +239,12 @@ impl Generator<'_> {
 
     fn session_op(&mut self, model: &Tree) -> Op {
         let slot = self.rng.below(SLOTS) as u8;
+        let may_switch = self.profile.may_switch && model.rules.redirect.is_some();
         match self.rng.weighted(&[10, 2, 4, 2, 1]) {
             0 => Op::Hold(self.existing(model, |_| true), slot),
             1 => Op::Release(slot),
             2 => Op::Forget(self.existing(model, |_| true)),
-            3 if model.rules.redirect.is_some() && self.rng.one_in(2) => {
+            3 if may_switch && self.rng.one_in(2) => {
                 Op::RemountTo(self.rng.pick(&[Redirect::Copy, Redirect::Mark, Redirect::Refuse]))
             }
             3 => Op::Remount,

@@ -1,6 +1,6 @@
 //! Which operations reach a filesystem: the kernel stops all others before.
 
-use super::inode::{Kind, is_acl};
+use super::inode::{Inode, Kind, is_acl};
 use super::{Ino, ROOT, Tree};
 use crate::cases::layer::Leaf;
 use crate::cases::op::{Change, Op, Target};
@@ -17,6 +17,7 @@ impl Tree {
             Op::Create(path, _) | Op::MakeDir(path, _) | Op::MakeSymlink(path, ..) => {
                 creatable(path)
             }
+            Op::MakeUnnamed(path, _, data) => creatable(path) && data.len > 0,
             Op::MakeNode(path, leaf, _) => {
                 let special =
                     matches!(leaf, Leaf::Fifo | Leaf::Socket | Leaf::Char(..) | Leaf::Block(..));
@@ -33,6 +34,13 @@ impl Tree {
                 creatable(from) && creatable(to) && apart && names_fit()
             }
             Op::Write(target, _, data, _) => self.file(target).is_some() && data.len > 0,
+            Op::MapWrite(target, at, _, len) => {
+                let within = |size: usize| *at as usize + len <= size;
+                // Whether writing back takes privileges away from the file differs.
+                let plain = |file: &Inode| file.mode < 0o2000 && !file.has_capability();
+                let fits = |file: &Inode| within(file.data().len()) && plain(file);
+                *len > 0 && self.file(target).is_some_and(fits)
+            }
             Op::Read(target, ..) | Op::Seek(target, ..) => self.file(target).is_some(),
             Op::SetAttr(target, Change::Permissions(_)) => self
                 .target(target)
@@ -76,7 +84,7 @@ impl Tree {
             Op::Release(slot) => self.held.contains_key(slot),
             Op::Forget(path) => self.resolve(path).is_some_and(|ino| ino != ROOT),
             Op::ReadRest | Op::Remount => true,
-            Op::RemountTo(_) => self.rules.redirect.is_some(),
+            Op::RemountTo(_) | Op::Seal => self.rules.redirect.is_some(),
         }
     }
 }

@@ -23,11 +23,13 @@ impl Tree {
             Op::MakeDir(path, new) => self.make(path, Kind::Dir(BTreeMap::new()), *new),
             Op::MakeNode(path, leaf, new) => self.make(path, special(leaf), *new),
             Op::MakeSymlink(path, to, new) => self.make(path, Kind::Symlink(to.clone()), *new),
+            Op::MakeUnnamed(path, new, data) => self.make(path, Kind::File(data.bytes()), *new),
             Op::Link(target, path) => self.link(target, path),
             Op::Unlink(path) => self.unlink(path),
             Op::RemoveDir(path) => self.remove_dir(path),
             Op::Rename(from, to, how) => self.rename(from, to, *how),
             Op::Write(target, at, data, kill) => self.write(target, *at, *data, *kill),
+            Op::MapWrite(target, at, byte, len) => self.map_write(target, *at, *byte, *len),
             Op::Read(target, at, len) => Ok(Outcome::Bytes(self.read(target, *at, *len))),
             Op::SetAttr(target, change) => self.set_attr(target, change),
             Op::Allocate(target, how, at, len) => self.allocate(target, *how, *at, *len),
@@ -57,6 +59,11 @@ impl Tree {
             Op::RemountTo(redirect) => {
                 self.held.clear();
                 self.rules.redirect = Some(*redirect);
+                Ok(Outcome::Done)
+            }
+            Op::Seal => {
+                self.held.clear();
+                self.inodes.iter_mut().for_each(|inode| inode.has_lower = inode.is_dir());
                 Ok(Outcome::Done)
             }
             Op::Seek(..)
@@ -239,6 +246,13 @@ impl Tree {
         Ok(Outcome::Count(data.len))
     }
 
+    fn map_write(&mut self, target: &Target, at: u64, byte: u8, len: usize) -> Applied {
+        let inode = self.node_mut(target);
+        inode.data_mut()[at as usize..][..len].fill(byte);
+        inode.mtime = Stamp::Recent;
+        Ok(Outcome::Done)
+    }
+
     fn set_attr(&mut self, target: &Target, change: &Change) -> Applied {
         let ino = self.target(target).unwrap();
         let inode = &mut self.inodes[ino];
@@ -278,6 +292,10 @@ impl Tree {
             Allocate::PunchHole => {
                 let (start, end) = (data.len().min(at as usize), data.len().min(end));
                 data[start..end].fill(0);
+            }
+            Allocate::ZeroRange => {
+                data.resize(data.len().max(end), 0);
+                data[at as usize..end].fill(0);
             }
         }
         Ok(Outcome::Done)

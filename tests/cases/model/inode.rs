@@ -158,9 +158,20 @@ impl Inode {
         }
     }
 
+    pub(super) fn has_capability(&self) -> bool {
+        self.xattrs.contains_key(&t(CAPABILITY))
+    }
+
     /// Any write drops capabilities, whoever writes.
     pub(super) fn drop_capability(&mut self) {
         self.xattrs.remove(&t(CAPABILITY));
+    }
+
+    pub(super) fn data(&self) -> &[u8] {
+        match &self.kind {
+            Kind::File(data) => data,
+            _ => unreachable!("only admitted on regular files"),
+        }
     }
 
     pub(super) fn data_mut(&mut self) -> &mut Vec<u8> {

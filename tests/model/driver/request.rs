@@ -51,6 +51,7 @@ impl<S: Subject> Driver<S> {
             | Op::Forget(_)
             | Op::Remount
             | Op::RemountTo(_) => (vec![], vec![]),
+            Op::MakeUnnamed(..) | Op::MapWrite(..) | Op::Seal => unreachable!("not a request"),
         };
         for target in targets {
             request.targets.push(self.node(target)?);
@@ -122,6 +123,7 @@ impl<S: Subject> Driver<S> {
             | Op::Forget(_)
             | Op::Remount
             | Op::RemountTo(_) => unreachable!("has its own check"),
+            Op::MakeUnnamed(..) | Op::MapWrite(..) | Op::Seal => unreachable!("not a request"),
         }
     }
 }

@@ -120,6 +120,14 @@ impl Snapshot {
         Some(format!("{:?} {:?}", record.fields, record.xattrs))
     }
 
+    /// What is recorded of each entry, and its extended attributes.
+    #[allow(clippy::type_complexity)]
+    pub fn entries(
+        &self,
+    ) -> impl Iterator<Item = (&Path, &BTreeMap<Field, String>, &BTreeMap<String, String>)> {
+        self.entries.iter().map(|(path, it)| (path.as_path(), &it.fields, &it.xattrs))
+    }
+
     /// One line for each difference; empty if the trees are alike.
     pub fn difference(&self, other: &Self) -> String {
         let mut lines = String::new();
@@ -228,7 +236,8 @@ impl Walk {
     }
 }
 
-fn attributes(stat: &Stat, kind: FileType) -> BTreeMap<Field, String> {
+/// What stat(2) tells.
+pub fn attributes(stat: &Stat, kind: FileType) -> BTreeMap<Field, String> {
     let mut fields = BTreeMap::from([
         (Field::Kind, format!("{kind:?}")),
         (Field::Uid, stat.st_uid.to_string()),

@@ -1,0 +1,53 @@
+//! Differential test: random operations through a real mount of plyfs, through a mount of the kernel's
+//! overlay, and on a plain directory, all on the same disk.
+//!
+//! The layers are the same for both unions; those below the upper one were made by further random
+//! operations through one of the two. The plain directory is a copy of what the kernel shows at the
+//! start. Every answer and the whole trees are compared; then all is mounted again and compared; then
+//! each of the two mounts what the other left on disk. Which of the two judges counts where they
+//! disagree stands in `oracles`.
+//!
+//! Cases, their number and their seed: `tests/cases`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+use crate::setup::Setup;
+
+#[path = "../mounted/support/mod.rs"]
+mod support;
+
+mod answer;
+#[path = "../cases/mod.rs"]
+mod cases;
+mod comparison;
+mod identity;
+mod oracles;
+mod reading;
+mod regressions;
+mod run;
+mod setup;
+mod sides;
+mod system_calls;
+
+fn random_cases(setup: Setup, default_cases: u64) {
+    cases::random::random_cases(setup, setup.profile(), default_cases, |case| setup.run(case));
+}
+
+#[test]
+fn a_union() {
+    isolated!(Root, random_cases(Setup::Default, 20));
+}
+
+#[test]
+fn a_union_with_redirects() {
+    isolated!(Root, random_cases(Setup::Redirects, 20));
+}
+
+#[test]
+fn a_union_that_refuses_to_rename_lower_directories() {
+    isolated!(Root, random_cases(Setup::Refusal, 20));
+}
+
+#[test]
+fn a_union_in_a_user_namespace() {
+    isolated!(UserNamespace, random_cases(Setup::UserNamespace, 20));
+}

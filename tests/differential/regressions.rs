@@ -1,0 +1,34 @@
+//! Minimised failures of the past, as readable code.
+
+use crate::cases::case::Case;
+use crate::cases::layer::{Data, Item::*, Layer, Leaf::*, layer, meta};
+use crate::cases::model::CAPABILITY;
+use crate::cases::op::{Op, Op::*, Target::*};
+use crate::cases::text::{Text, t};
+use crate::isolated;
+use crate::setup::{Setup, Setup::*};
+
+fn check(setup: Setup, layers: Vec<Layer>, ops: &[Op]) {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let case = Case { layers, ops: ops.to_vec(), compare_every: 1 };
+    if let Err(why) = setup.run(&case) {
+        panic!("{setup:?}: {why}");
+    }
+}
+
+fn one_byte() -> Data {
+    Data { len: 1, fill: 0, sparse: false }
+}
+
+fn capability() -> Text {
+    Text([0x0200_0001u32, 1 << 10, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect())
+}
+
+#[test]
+fn a_write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
+    isolated!(Root, {
+        let with = meta(0o6711).xattr(t(CAPABILITY), capability());
+        let layers = vec![layer(vec![]), layer(vec![Leaf(t("b"), with, File(one_byte()))])];
+        check(Default, layers, &[Write(At(t("b")), 0, one_byte(), false)]);
+    });
+}
