@@ -222,12 +222,6 @@ impl Index {
         self.namespaces.set(copy, NLINK, format!("U{bias:+}").as_bytes())
     }
 
-    /// Stores the union's link count relative to the lower inode's, which holds while the number of
-    /// upper names is changing.
-    pub fn set_lower_bias_of(&self, copy: &Object, bias: i32) -> Result<()> {
-        self.namespaces.set(copy, NLINK, format!("L{bias:+}").as_bytes())
-    }
-
     /// Stores the difference of the link count of a lower inode that is not copied up.
     pub fn set_dropped(&self, identity: &Identity, count: i32) -> Result<()> {
         match rustix::fs::mkdirat(&self.own, "nlink", Mode::from_raw_mode(0o700)) {

@@ -306,7 +306,9 @@ impl Overlay {
         let before = node.state.lock().link_bias;
         let bias = self.lowers.stat(place)?.nlink as i32 + before - 2;
         let object = staged.object();
-        upper.index.set_lower_bias_of(&object, before)?;
+        // Right while the index entry is its only name, and too high after: never too low, or the file would be
+        // given up while it still has a name.
+        upper.index.set_bias_of(&object, bias + 1)?;
         let entry = upper
             .index
             .add(identity, &object, |index, entry| staged.link_to(index.as_fd(), entry))?;

@@ -140,6 +140,9 @@ impl Overlay {
         if let (true, Some(target)) = (flags.exchange, target) {
             self.bring_up(target)?;
         }
+        if target.is_some_and(|target| !target.is_upper()) {
+            self.write_out(upper, source);
+        }
         fault::point("rename.prepared");
         let mut locked = self.lock_both(from.dir, to.dir)?;
         // The kernel serialises what changes a directory; a name that moved anyway is a lost race.

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use super::node::{Node, NodeId, Place, Unsynced};
 use super::{Overlay, Result};
 use crate::layer::Upper;
-use crate::sys::{Errno, FileKind, open};
+use crate::sys::{Errno, FileKind, data, open};
 
 impl Overlay {
     /// Makes a file or directory survive a crash of the machine; `data_only` is whether attributes that
@@ -34,6 +34,22 @@ impl Overlay {
             unsynced.extend(dir.upper_parents());
         }
         Ok(())
+    }
+
+    /// Has the data of a file get onto the disk soon that is about to replace a lower one. Many programs replace files
+    /// without syncing, and would often be left with an empty one after a crash. A filesystem that knows of the
+    /// replaced file may do this by itself, as ext4 does; here it has never heard of it.
+    ///
+    /// To be called without a directory's lock.
+    pub(super) fn write_out(&self, upper: &Upper, node: &Node) {
+        if upper.volatile || node.kind != FileKind::Regular {
+            return;
+        }
+        let started = self.data(node, false).and_then(|fd| data::start_writing(fd.as_fd()));
+        if let Err(error) = started {
+            // A sync will tell whom it concerns.
+            log::debug!("{}: cannot be written out: {error}", node.path().display());
+        }
     }
 
     /// Does what no sync of `node` has done yet, `content` first; false if there is nothing of that kind. Others who
@@ -99,7 +115,10 @@ impl Node {
     fn upper_parents(&self) -> Vec<Arc<Self>> {
         let state = self.state.lock();
         let names = state.names.iter().filter(|name| name.in_upper);
-        names.map(|name| name.parent.clone()).collect()
+        let mut parents: Vec<_> = names.map(|name| name.parent.clone()).collect();
+        parents.sort_by_key(|parent| parent.id);
+        parents.dedup_by_key(|parent| parent.id);
+        parents
     }
 }
 

@@ -1,6 +1,7 @@
 //! The contents of regular files: reading, writing and copying with holes kept.
+#![allow(unsafe_code)]
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::SeekFrom;
 
@@ -24,6 +25,17 @@ pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usi
         }
     }
     Ok(done)
+}
+
+/// Has the data of a file get onto its disk soon, without waiting for it.
+///
+/// # Errors
+/// Those of sync_file_range(2).
+pub fn start_writing(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    let result =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    if result < 0 { Err(super::process::last_errno()) } else { Ok(()) }
 }
 
 /// Writes all of `bytes` at `offset`, or as much as fits; returns the number of bytes written.

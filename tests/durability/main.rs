@@ -4,13 +4,20 @@
 
 #[path = "../mounted/support/mod.rs"]
 mod support;
+#[path = "../syscalls/mod.rs"]
+mod syscalls;
 // Of its filesystems only those whose power can be cut are used here.
 #[allow(dead_code)]
 #[path = "../scenarios/volume.rs"]
 mod volume;
 
+mod cost;
+mod disk;
+mod facade;
+mod mounted;
 mod power;
 mod promise;
+mod replay;
 mod stories;
 mod story;
 mod volatile;

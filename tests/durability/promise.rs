@@ -8,12 +8,18 @@ use std::fmt::Write as _;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::story::{Step, Sync};
+use crate::story::{Step, Sync, Tree};
 use crate::support::{Field, Snapshot};
 
 /// What a directory's times and the link counts say is written down apart from the names.
 const APART: [Field; 2] = [Field::Mtime, Field::Nlink];
+
+/// What is known of an entry, as in a [`Snapshot`].
+pub type Fields = BTreeMap<Field, String>;
+/// Its extended attributes.
+pub type Attributes = BTreeMap<String, String>;
 
 /// A tree at one moment, with all its data.
 pub struct Moment {
@@ -24,12 +30,13 @@ pub struct Moment {
 
 /// All that happened to a tree: moment 0, and one after each step.
 pub struct History {
-    moments: Vec<Moment>,
+    moments: Vec<Arc<Moment>>,
     changes: Vec<Written>,
     syncs: Vec<Synced>,
 }
 
 /// A change of the data of an inode by the step that led to `moment`.
+#[derive(Clone)]
 struct Written {
     moment: usize,
     inode: String,
@@ -37,6 +44,7 @@ struct Written {
 }
 
 /// What was synced by the step that led to `moment`.
+#[derive(Clone)]
 struct Synced {
     moment: usize,
     what: Sync,
@@ -57,20 +65,45 @@ impl Moment {
         }
         Self { tree: exact.without(&[Field::Ctime, Field::Inode]), inodes, data }
     }
+
+    /// The tree of these entries: path, fields (the inode among them), attributes and data.
+    pub fn from_records(records: Vec<(PathBuf, Fields, Attributes, Option<Vec<u8>>)>) -> Self {
+        let (mut inodes, mut data) = (BTreeMap::new(), BTreeMap::new());
+        for (path, fields, _, content) in &records {
+            if path != Path::new("") {
+                inodes.insert(path.clone(), fields[&Field::Inode].clone());
+                data.extend(content.iter().map(|content| (path.clone(), content.clone())));
+            }
+        }
+        let records = records.into_iter().map(|(path, fields, xattrs, _)| (path, fields, xattrs));
+        let tree = Snapshot::from_records(records).without(&[Field::Inode]);
+        Self { tree, inodes, data }
+    }
 }
 
 impl History {
-    /// Begins with the tree `root` as it is, all of it durable.
-    pub fn begin(root: &Path) -> Self {
-        Self { moments: vec![Moment::of(root)], changes: Vec::new(), syncs: Vec::new() }
+    /// Begins with the tree as it is, all of it durable.
+    pub fn begin(tree: &impl Tree) -> Self {
+        let moments = vec![Arc::new(tree.moment())];
+        Self { moments, changes: Vec::new(), syncs: Vec::new() }
     }
 
-    /// Takes a step in the tree `root`.
-    pub fn take(&mut self, step: &Step, root: &Path) {
-        let change = step.change(root);
-        step.perform(root);
-        let sync = step.sync(root);
-        let now = Moment::of(root);
+    /// The history up to `moment`; the step that leads there has not returned yet.
+    pub fn until(&self, moment: usize) -> Self {
+        let before = |other: usize, last: usize| other <= last;
+        Self {
+            moments: self.moments.iter().take(moment + 1).cloned().collect(),
+            changes: self.changes.iter().filter(|it| before(it.moment, moment)).cloned().collect(),
+            syncs: self.syncs.iter().filter(|it| before(it.moment + 1, moment)).cloned().collect(),
+        }
+    }
+
+    /// Takes a step in the tree.
+    pub fn take(&mut self, step: &Step, tree: &impl Tree) {
+        let change = step.change(tree);
+        step.perform(tree);
+        let sync = step.sync(tree);
+        let now = tree.moment();
         let moment = self.moments.len();
         if let Some(change) = change {
             let inode = now.inodes[&change.file].clone();
@@ -83,12 +116,16 @@ impl History {
             };
             self.syncs.push(Synced { moment, what, inode });
         }
-        self.moments.push(now);
+        self.moments.push(Arc::new(now));
     }
 
     /// Every way in which `found` breaks the promise, one a line; empty if it keeps it.
     pub fn broken_promises(&self, found: &Moment) -> String {
-        let mut broken = self.unlike_any_moment(found);
+        self.unlike_any_moment(found) + &self.broken_syncs(found)
+    }
+
+    fn broken_syncs(&self, found: &Moment) -> String {
+        let mut broken = String::new();
         for synced in &self.syncs {
             let later = synced.moment..=self.moments.len() - 1;
             match &synced.what {
@@ -214,7 +251,8 @@ impl History {
             found_tree.inodes.remove(path);
         }
         let is = line(&found_tree);
-        let was: BTreeSet<_> = self.moments[moments.clone()].iter().map(line).collect();
+        let was: BTreeSet<_> =
+            self.moments[moments.clone()].iter().map(|moment| line(moment)).collect();
         if !was.contains(&is) {
             writeln!(
                 broken,
@@ -243,7 +281,8 @@ impl History {
                 (field(Field::Kind), field(Field::Target))
             };
             let is = what(found);
-            let was: BTreeSet<_> = self.moments[moments.clone()].iter().map(what).collect();
+            let was: BTreeSet<_> =
+                self.moments[moments.clone()].iter().map(|moment| what(moment)).collect();
             if !was.contains(&is) {
                 writeln!(
                     broken,
@@ -256,7 +295,7 @@ impl History {
     }
 
     fn paths(&self, moments: RangeInclusive<usize>, found: &Moment) -> BTreeSet<PathBuf> {
-        let trees = self.moments[moments].iter().chain([found]);
+        let trees = self.moments[moments].iter().map(Arc::as_ref).chain([found]);
         trees.flat_map(|moment| moment.tree.paths()).map(Path::to_owned).collect()
     }
 

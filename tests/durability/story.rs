@@ -9,19 +9,27 @@
 //! user write d/other text     # as an ordinary user
 //! ```
 //!
-//! See [`Step::perform`] for the others.
+//! See `mounted.rs` for the others.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
-use std::path::{Path, PathBuf};
-
-use rustix::fs::{FileType, OFlags, RenameFlags};
+use std::path::PathBuf;
 
 use crate::power::Cut;
-use crate::support::posix::{
-    as_user, chmod, chown, mknod, open_rw, rename_with, run, set_times, set_xattr,
-};
+use crate::promise::Moment;
+
+/// A union in which stories can happen.
+pub trait Tree {
+    /// Takes a step, as an ordinary user if told so.
+    fn act(&self, words: &[&str], by_user: bool);
+
+    /// The size of a file; 0 if there is none.
+    fn size(&self, path: &str) -> usize;
+
+    /// Whether there is a directory at `path`.
+    fn is_dir(&self, path: &str) -> bool;
+
+    /// How it is now.
+    fn moment(&self) -> Moment;
+}
 
 /// One line of a story.
 #[derive(Clone, Debug)]
@@ -38,6 +46,7 @@ pub struct Change {
 }
 
 /// What a step makes durable.
+#[derive(Clone)]
 pub enum Sync {
     File(PathBuf),
     FileData(PathBuf),
@@ -65,52 +74,9 @@ impl Step {
         self.words.iter().map(String::as_str).collect()
     }
 
-    /// Takes the step in the tree `root`.
-    pub fn perform(&self, root: &Path) {
-        if self.by_user { as_user(|| self.act(root)) } else { self.act(root) }
-    }
-
-    fn act(&self, root: &Path) {
-        let at = |path: &str| root.join(path);
-        match self.words()[..] {
-            ["write", path, text] => fs::write(at(path), text).unwrap(),
-            ["overwrite", path, text] => {
-                open_rw(at(path)).write_all_at(text.as_bytes(), 0).unwrap();
-            }
-            ["append", path, text] => crate::support::posix::append(at(path), text),
-            ["append-sync", path, text] => append_with(&at(path), OFlags::SYNC, text),
-            ["append-dsync", path, text] => append_with(&at(path), OFlags::DSYNC, text),
-            ["overwrite-mapped", path] => {
-                let tool = ["-c", "mmap -rw 0 3", "-c", "mwrite -S 0x4d 0 3", "-c", "msync -s"];
-                run("xfs_io", tool.map(Into::into).into_iter().chain([at(path).into_os_string()]));
-            }
-            ["truncate", path, size] => open_rw(at(path)).set_len(size.parse().unwrap()).unwrap(),
-            ["chmod", path, mode] => {
-                chmod(at(path), u32::from_str_radix(mode, 8).unwrap()).unwrap();
-            }
-            ["chown", path, id] => {
-                chown(at(path), id.parse().unwrap(), id.parse().unwrap()).unwrap();
-            }
-            ["touch", path, time] => {
-                let time = time.parse().unwrap();
-                set_times(at(path), time, time).unwrap();
-            }
-            ["xattr", path, value] => set_xattr(at(path), "user.note", value.as_bytes()).unwrap(),
-            ["mkdir", path] => fs::create_dir(at(path)).unwrap(),
-            ["fifo", path] => mknod(at(path), FileType::Fifo, (0, 0)).unwrap(),
-            ["symlink", target, path] => symlink(target, at(path)).unwrap(),
-            ["link", path, new] => fs::hard_link(at(path), at(new)).unwrap(),
-            ["unlink", path] => fs::remove_file(at(path)).unwrap(),
-            ["rmdir", path] => fs::remove_dir(at(path)).unwrap(),
-            ["rename", path, new] => fs::rename(at(path), at(new)).unwrap(),
-            ["exchange", path, new] => {
-                rename_with(&at(path), &at(new), RenameFlags::EXCHANGE).unwrap();
-            }
-            ["fsync", path] => File::open(at(path)).unwrap().sync_all().unwrap(),
-            ["fdatasync", path] => open_rw(at(path)).sync_data().unwrap(),
-            ["sync"] => rustix::fs::sync(),
-            ref other => panic!("no such step: {other:?}"),
-        }
+    /// Takes the step in `tree`.
+    pub fn perform(&self, tree: &impl Tree) {
+        tree.act(&self.words(), self.by_user);
     }
 
     /// The ways in which the power may go after it that differ from those before it.
@@ -121,9 +87,9 @@ impl Step {
         }
     }
 
-    /// How it changes the data of a file in the tree `root`, in which it is about to be taken.
-    pub fn change(&self, root: &Path) -> Option<Change> {
-        let size = |path: &str| fs::metadata(root.join(path)).map_or(0, |file| file.len() as usize);
+    /// How it changes the data of a file in the tree, in which it is about to be taken.
+    pub fn change(&self, tree: &impl Tree) -> Option<Change> {
+        let size = |path| tree.size(path);
         let (path, kept) = match self.words()[..] {
             ["write", path, _] => (path, 0),
             ["truncate", path, to] => (path, size(path).min(to.parse().unwrap())),
@@ -138,9 +104,9 @@ impl Step {
     }
 
     /// What is durable when it is done.
-    pub fn sync(&self, root: &Path) -> Option<Sync> {
+    pub fn sync(&self, tree: &impl Tree) -> Option<Sync> {
         Some(match self.words()[..] {
-            ["fsync", path] if root.join(path).is_dir() => Sync::Directory(directory(path)),
+            ["fsync", path] if tree.is_dir(path) => Sync::Directory(directory(path)),
             ["fsync" | "append-sync", path, ..] => Sync::File(path.into()),
             ["fdatasync" | "append-dsync" | "overwrite-mapped", path, ..] => {
                 Sync::FileData(path.into())
@@ -153,11 +119,4 @@ impl Step {
 
 fn directory(path: &str) -> PathBuf {
     if path == "." { PathBuf::new() } else { path.into() }
-}
-
-fn append_with(path: &Path, flags: OFlags, text: &str) {
-    let mut options = File::options();
-    let mut file =
-        options.append(true).custom_flags(flags.bits().cast_signed()).open(path).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
 }

@@ -75,6 +75,15 @@ impl Snapshot {
         walk.finish()
     }
 
+    /// The tree that these entries make up, each with its path, fields and attributes.
+    pub fn from_records(
+        records: impl IntoIterator<Item = (PathBuf, BTreeMap<Field, String>, BTreeMap<String, String>)>,
+    ) -> Self {
+        let records = records.into_iter();
+        let entries = records.map(|(path, fields, xattrs)| (path, Record { fields, xattrs }));
+        Self { entries: entries.collect() }
+    }
+
     /// The same with some fields left out.
     pub fn without(mut self, fields: &[Field]) -> Self {
         for record in self.entries.values_mut() {
