@@ -7,7 +7,7 @@
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -37,6 +37,10 @@ pub struct Cached {
 /// The cache: the least recently used descriptor makes room for a new one.
 pub struct Descriptors {
     cache: Mutex<LruCache<Key, Cached>>,
+    /// The most descriptors, of those kept here and those set apart.
+    capacity: usize,
+    /// Descriptors that cannot be closed, and that others keep.
+    apart: AtomicUsize,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -60,6 +64,8 @@ impl Descriptors {
         let capacity = NonZeroUsize::new(capacity.max(8)).unwrap_or(NonZeroUsize::MIN);
         Self {
             cache: Mutex::new(LruCache::new(capacity)),
+            capacity: capacity.get(),
+            apart: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
@@ -83,8 +89,33 @@ impl Descriptors {
     /// The same for a descriptor that is in use already.
     pub fn put_shared(&self, key: Key, fd: Arc<OwnedFd>, writable: bool) {
         // The evicted descriptor is closed after the lock is released: close(2) may block.
-        let evicted = self.cache.lock().push(key, Cached { fd, writable });
+        let mut evicted = Vec::new();
+        {
+            let mut cache = self.cache.lock();
+            evicted.extend(cache.push(key, Cached { fd, writable }));
+            while cache.len() > 1
+                && cache.len() + self.apart.load(Ordering::Relaxed) > self.capacity
+            {
+                evicted.extend(cache.pop_lru());
+            }
+        }
         drop(evicted);
+    }
+
+    /// Sets one descriptor apart for what cannot be opened again, unless half of them are: whether it may be.
+    pub fn set_one_apart(&self) -> bool {
+        let more = |apart| (apart < self.capacity / 2).then_some(apart + 1);
+        self.apart.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Sets one descriptor apart however many there are.
+    pub fn set_apart(&self) {
+        self.apart.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a descriptor that was set apart is closed.
+    pub fn give_back(&self) {
+        self.apart.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Opens something; where the process has no descriptor left, closes half of the kept ones and tries

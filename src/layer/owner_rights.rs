@@ -3,6 +3,8 @@
 
 use std::ffi::OsStr;
 
+use parking_lot::ReentrantMutex;
+
 use crate::sys::{Errno, Object, Result};
 
 /// May read.
@@ -12,10 +14,20 @@ pub const WRITE: u32 = 0o200;
 /// May change the names in a directory.
 pub const WRITE_AND_SEARCH: u32 = 0o300;
 
+/// Two at once would take for an object's own permissions what one of them has lent it.
+static LENDING: ReentrantMutex<()> = ReentrantMutex::new(());
+
+/// Sets permissions that nobody who has lent some takes back.
+pub fn set_permissions(object: &Object, permissions: u32) -> Result<()> {
+    let _alone = LENDING.lock();
+    object.set_permissions(permissions)
+}
+
 /// Does `change` while the owners of `objects` have `rights` (permission bits), and takes back afterwards
 /// what they did not have before.
 pub fn lend<T>(objects: &[&Object], rights: u32, change: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some((object, others)) = objects.split_first() else { return change() };
+    let _alone = LENDING.lock();
     let before = object.stat()?.permissions();
     if before & rights == rights {
         return lend(others, rights, change);

@@ -36,6 +36,8 @@ pub struct Workdir {
     next: AtomicU64,
     /// Whether there is a whiteout in reserve.
     reserve: AtomicBool,
+    /// How many names are kept in the stage.
+    kept: AtomicU64,
 }
 
 /// Something in the stage. Dropping it removes whatever then lies under its staged name: the thing
@@ -55,7 +57,7 @@ impl Workdir {
         let stage = Arc::new(stage);
         strip_acls(&Object::Own(stage.clone()))?;
         let (next, reserve) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { own: Arc::new(own), stage, next, reserve })
+        Ok(Self { own: Arc::new(own), stage, next, reserve, kept: AtomicU64::new(0) })
     }
 
     /// `workdir/plyfs`.
@@ -114,6 +116,25 @@ impl Workdir {
         let name = self.fresh_name();
         link(object, self.stage.as_fd(), &name)?;
         Ok(self.named(name, None))
+    }
+
+    /// Gives `object` a name in the stage, by which it can be reached when all others are gone.
+    pub fn keep(&self, object: &Object) -> Result<Name> {
+        let name = self.fresh_name();
+        link(object, self.stage.as_fd(), &name)?;
+        self.kept.fetch_add(1, Ordering::Relaxed);
+        Ok(name)
+    }
+
+    /// The object that is kept under this name.
+    pub fn kept(&self, name: &Name) -> Object {
+        Object::Child(self.stage.clone(), name.clone())
+    }
+
+    /// Removes a name that was kept.
+    pub fn drop_kept(&self, name: &Name) {
+        self.kept.fetch_sub(1, Ordering::Relaxed);
+        drop(self.named(name.clone(), None));
     }
 
     /// A whiteout that can replace something by a rename. Where there is no room for a name (or on tmpfs,
@@ -270,6 +291,17 @@ impl Workdir {
             rustix::fs::renameat_with(&self.stage, &**name, &self.stage, &**target, flags).is_ok();
         let left = Object::Child(self.stage.clone(), name.clone());
         Ok(renamed && left.stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat)))
+    }
+}
+
+impl Drop for Workdir {
+    /// Removes what was kept for those who had it open until the end.
+    fn drop(&mut self) {
+        if self.kept.load(Ordering::Relaxed) > 0
+            && let Err(error) = clear(self.stage.as_fd())
+        {
+            log::warn!("cannot remove the leftovers in the workdir: {error}");
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use super::copy_up::Wanted;
 use super::locate::Located;
 use super::node::{Node, NodeId};
 use super::{Caller, Overlay};
-use crate::layer::Upper;
 use crate::layer::stat_override::{self, Overridden};
+use crate::layer::{Upper, owner_rights};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, Time, inode_flags};
 
@@ -253,11 +253,7 @@ impl Overlay {
             let old = form.apply(&object, object.stat()?)?;
             return form.store(&object, &overridden(&old, mode));
         }
-        if self.own.uid != 0 && node.kind == FileKind::Regular && mode & 0o600 != 0o600 {
-            self.complete_data(upper, node, u64::MAX)?;
-            self.pin_data(node)?;
-        }
-        object.set_permissions(mode)
+        owner_rights::set_permissions(&object, mode)
     }
 
     /// Clears set-id bits after a change of contents by somebody who may not keep them. (Capabilities are

@@ -12,6 +12,7 @@ use rustix::fs::XattrFlags;
 
 use super::directory::Contents;
 use super::node::{NameRef, Node, Place};
+use super::pins::Pinned;
 use super::{Overlay, attr::overridden};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
@@ -380,18 +381,15 @@ impl Overlay {
                 None => Place::Upper,
             };
         let indexed = matches!(adopted, Place::Indexed(_));
-        let pinned = match staged.file() {
-            Some(file) => file.clone(),
-            None => object.pin()?,
-        };
+        if !indexed {
+            self.pin(node, &object)?;
+        }
         let bytes = if node.kind == FileKind::Regular { object.stat()?.size } else { 0 };
         self.done.copied_up(Some(bytes));
         {
             let mut state = node.state.lock();
-            if !indexed {
-                self.pins.keep(&mut state, pinned);
-            }
-            state.link_bias = links - i32::from(indexed);
+            let named = matches!(state.pinned, Some(Pinned::Named(_)));
+            state.link_bias = links - i32::from(indexed) - i32::from(named);
             state.place = adopted;
             state.complete = true;
         }

@@ -281,9 +281,6 @@ impl Overlay {
             node
         });
         if let Some(file) = file {
-            if self.own.uid != 0 && stat.mode & 0o600 != 0o600 {
-                node.state.lock().data = Some(file.clone());
-            }
             self.keep_data(&node, file);
         }
         let attr = self.shown(&node, stat);

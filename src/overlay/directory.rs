@@ -16,9 +16,10 @@ use super::Overlay;
 use super::create::Inherited;
 use super::name_table::NameTable;
 use super::node::Node;
+use super::pins::Pinned;
 use crate::layer::descriptors::Key;
 use crate::layer::listing::Listing;
-use crate::layer::{DirMarks, LayerIndex, LowerDir, Name, Opaque, Redirect};
+use crate::layer::{DirMarks, LayerIndex, LowerDir, Name, Opaque, Redirect, owner_rights};
 use crate::sys::{Errno, Object, Result, open};
 
 /// Redirects that lead through redirects: no honest tree has more.
@@ -217,13 +218,22 @@ impl Overlay {
         let upper = self.writable()?;
         let read = || {
             let fd = self.upper_dir(node)?;
-            let mut marks = DirMarks::read(&Object::Own(fd.clone()))?;
-            let by_xattr = marks.opaque == Opaque::XattrWhiteouts;
-            let listing = Listing::read(&fd, by_xattr, upper.overriding)?;
-            if listing.opaque {
-                marks.opaque = Opaque::Yes;
+            let list = || {
+                let mut marks = DirMarks::read(&Object::Own(fd.clone()))?;
+                let by_xattr = marks.opaque == Opaque::XattrWhiteouts;
+                let listing = Listing::read(&fd, by_xattr, upper.overriding)?;
+                if listing.opaque {
+                    marks.opaque = Opaque::Yes;
+                }
+                Ok((marks, listing))
+            };
+            match list() {
+                // Whoever may look a name up need not have the right to list them all.
+                Err(Errno::ACCESS) if self.own.uid != 0 => {
+                    owner_rights::lend(&[&Object::Own(fd.clone())], owner_rights::READ, list)
+                }
+                result => result,
             }
-            Ok((marks, listing))
         };
         read().inspect_err(|error| {
             log::error!("upper layer: cannot read directory {}: {error}", node.path().display());
@@ -359,7 +369,7 @@ impl Overlay {
         let _names = self.rename_lock.read();
         let (mut at, first) = {
             let state = node.state.lock();
-            if let Some(pinned) = &state.pinned {
+            if let Some(Pinned::Open(pinned)) = &state.pinned {
                 return Ok(pinned.clone());
             }
             let name = state.names.first().ok_or(Errno::NOENT)?;
@@ -386,7 +396,7 @@ impl Overlay {
 }
 
 pub(super) fn directory(node: &Node) -> Result<&RwLock<Directory>> {
-    node.dir.as_ref().ok_or(Errno::NOTDIR)
+    node.dir.as_deref().ok_or(Errno::NOTDIR)
 }
 
 impl Contents {

@@ -1,8 +1,7 @@
 //! The contents of regular files.
 //!
 //! With zero-message opens the daemon never learns which files are open, so a node opens its data when
-//! it is asked for and the descriptor cache closes it when room is needed. A file that has no name left,
-//! or that this process could not open again, keeps its descriptor in the node.
+//! it is asked for and the descriptor cache closes it when room is needed.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use super::locate::Located;
 use super::node::{Node, NodeId};
 use super::{Caller, Overlay, Result};
 use crate::layer::descriptors::Key;
+use crate::layer::owner_rights;
 use crate::sys::{Errno, FileKind, Object, data};
 
 /// How space is allocated: the mode of fallocate(2).
@@ -56,9 +56,6 @@ impl Overlay {
         if node.kind != FileKind::Regular {
             return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
-        if let Some(kept) = &node.state.lock().data {
-            return Ok(kept.clone());
-        }
         let key = Key::Data(node.id.0);
         match self.descriptors.get(key) {
             Some(cached) if cached.writable || !write => return Ok(cached.fd),
@@ -81,8 +78,8 @@ impl Overlay {
                 // It must have got its data before it is written to.
                 Some(_) if write => Err(Errno::IO),
                 Some(place) => self.lowers.open(&place),
-                None if write => object.open(OFlags::RDWR),
-                None => object.open(OFlags::RDONLY),
+                None if write => self.open_upper(&object, OFlags::RDWR),
+                None => self.open_upper(&object, OFlags::RDONLY),
             },
             Located::Lower(_) if write => Err(Errno::ROFS),
             Located::Lower(place) => self.lowers.open(&self.lower_data_place(node, &place)?),
@@ -94,31 +91,16 @@ impl Overlay {
         self.descriptors.put_shared(Key::Data(node.id.0), file, true);
     }
 
-    /// Keeps a file's data open until the node goes: its new permissions will not let this process,
-    /// which is not privileged, open it again, while somebody may have it open.
-    pub(super) fn pin_data(&self, node: &Node) -> Result<()> {
-        match self.data(node, true) {
-            Ok(fd) => node.state.lock().data = Some(fd),
-            Err(Errno::ACCESS | Errno::PERM) => {}
-            Err(error) => return Err(error),
+    /// Opens an upper object, also where its permissions keep its owner from it, which an ordinary user's daemon
+    /// is: the kernel has let somebody in before they changed, or root.
+    pub(super) fn open_upper(&self, object: &Object, flags: OFlags) -> Result<OwnedFd> {
+        match object.open(flags) {
+            Err(Errno::ACCESS) if self.own.uid != 0 => {
+                let rights = owner_rights::READ | owner_rights::WRITE;
+                owner_rights::lend(&[object], rights, || object.open(flags))
+            }
+            result => result,
         }
-        Ok(())
-    }
-
-    /// Makes sure that a node that is about to lose its last known upper name stays reachable.
-    pub(super) fn pin(&self, node: &Node, object: &Object) -> Result<()> {
-        let open = match node.kind {
-            FileKind::Regular => self.descriptors.get(Key::Data(node.id.0)).map(|data| data.fd),
-            FileKind::Directory => self.descriptors.get(Key::UpperDir(node.id.0)).map(|dir| dir.fd),
-            _ => None,
-        };
-        let pinned = match open {
-            // A descriptor on the lower file that the node had before its copy-up does not count.
-            Some(fd) if same_inode(&Object::Own(fd.clone()), object)? => fd,
-            _ => self.descriptors.with_room(|| object.pin())?,
-        };
-        self.pins.keep(&mut node.state.lock(), pinned);
-        Ok(())
     }
 
     /// Reads at `offset`; returns the number of bytes, less than asked for only at the end of the file.
@@ -228,9 +210,4 @@ impl Overlay {
             longest_name: stat.f_namemax.min(255) as u32,
         })
     }
-}
-
-fn same_inode(one: &Object, other: &Object) -> Result<bool> {
-    let (one, other) = (one.stat()?, other.stat()?);
-    Ok((one.dev, one.ino) == (other.dev, other.ino))
 }

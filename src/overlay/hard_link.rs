@@ -87,12 +87,9 @@ impl Overlay {
         if stat.nlink.saturating_add_signed(bias) > 0 {
             return Ok(());
         }
-        let pinned = object.pin()?;
+        self.pin(node, &object)?;
         {
             let mut state = node.state.lock();
-            if state.pinned.is_none() {
-                self.pins.keep(&mut state, pinned);
-            }
             state.place = Place::Upper;
             state.link_bias += 1;
         }

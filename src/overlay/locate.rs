@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 
 use super::node::{NameRef, Node, NodeState, Place};
+use super::pins::Pinned;
 use super::{Overlay, Result};
 use crate::layer::{LowerPlace, Name};
 use crate::sys::{Errno, Object};
@@ -63,7 +64,10 @@ impl Overlay {
         };
         Ok(match (place, pinned, name) {
             (Place::Lower(place), ..) => (Located::Lower(place), By::Itself),
-            (_, Some(pinned), _) => (Located::Upper(Object::Own(pinned)), By::Itself),
+            (_, Some(Pinned::Open(fd)), _) => (Located::Upper(Object::Own(fd)), By::Itself),
+            (_, Some(Pinned::Named(name)), _) => {
+                (Located::Upper(self.writable()?.work.kept(&name)), By::Itself)
+            }
             (Place::Indexed(name), ..) => {
                 (Located::Upper(self.writable()?.index.object(&name)?), By::Index(name))
             }

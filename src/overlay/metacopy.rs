@@ -168,7 +168,7 @@ impl Overlay {
         let object = Object::Own(self.at(node, |at| at.upper()?.pin())?);
         let before = object.stat()?;
         let capability = object.xattr(OsStr::new(CAPABILITY))?;
-        let target = object.open(OFlags::RDWR)?;
+        let target = self.open_upper(&object, OFlags::RDWR)?;
         // The file stays a metacopy until all is there: a crash leaves the lower data valid.
         data::copy(self.lowers.open(&source)?.as_fd(), target.as_fd(), keep.min(before.size))?;
         if keep >= before.size {

@@ -45,6 +45,7 @@ mod sync;
 mod xattr;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
@@ -96,6 +97,9 @@ pub struct Entry {
     pub attr: Attr,
 }
 
+/// For fewer forgotten nodes it is not worth to look for memory that can be given back.
+const NODES_TO_TRIM: usize = 1000;
+
 /// A union of layers.
 pub struct Overlay {
     lowers: Lowers,
@@ -112,6 +116,8 @@ pub struct Overlay {
     own: Caller,
     rename_lock: RwLock<()>,
     pins: Pins,
+    /// The most nodes there were since memory was last given back.
+    most_nodes: AtomicUsize,
     done: Done,
 }
 
@@ -136,7 +142,19 @@ impl Overlay {
     pub fn forget(&self, id: NodeId, count: u64) {
         for gone in self.nodes.forget(id, count) {
             gone.close(&self.descriptors);
-            self.pins.release(&mut gone.state.lock());
+            self.unpin(&gone);
+            drop(gone);
+            self.give_memory_back();
+        }
+    }
+
+    /// Gives memory back whenever half of the nodes are gone.
+    fn give_memory_back(&self) {
+        let now = self.nodes.len();
+        let most = self.most_nodes.fetch_max(now, Ordering::Relaxed);
+        if most > 2 * now + NODES_TO_TRIM {
+            self.most_nodes.store(now, Ordering::Relaxed);
+            crate::sys::process::give_memory_back();
         }
     }
 

@@ -1,7 +1,6 @@
 //! A node: one object of the union, whatever its names and whichever layer it lies in now.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::copy_up::Wanted;
 use super::directory::Directory;
 use super::node_table::Key;
+use super::pins::Pinned;
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::{Descriptors, LowerPlace, Name};
 use crate::sys::FileKind;
@@ -40,7 +40,7 @@ pub(super) struct Node {
     /// Held while the layers are asked what is in this directory.
     pub reading: Mutex<()>,
     /// What is in the directory, of a directory.
-    pub dir: Option<RwLock<Directory>>,
+    pub dir: Option<Box<RwLock<Directory>>>,
 }
 
 /// What may change about a node.
@@ -49,9 +49,7 @@ pub(super) struct NodeState {
     /// The known names; empty for the root and for what has been deleted.
     pub names: Vec<NameRef>,
     /// Keeps an upper object reachable that has no known name.
-    pub pinned: Option<Arc<OwnedFd>>,
-    /// Keeps the data of a file open that could not be opened again (see `Overlay::pin_data`).
-    pub data: Option<Arc<OwnedFd>>,
+    pub pinned: Option<Pinned>,
     /// Where the data of an upper metacopy file is, as soon as that is known.
     pub data_source: Option<LowerPlace>,
     /// Whether an upper file is known to hold its data itself, and not only attributes.
@@ -130,7 +128,6 @@ impl Node {
             place,
             names: Vec::new(),
             pinned: None,
-            data: None,
             data_source: None,
             complete: false,
             unsynced: Unsynced::Names,
@@ -147,7 +144,7 @@ impl Node {
             copy_up: Mutex::new(()),
             state: Mutex::new(state),
             reading: Mutex::new(()),
-            dir: directory.map(RwLock::new),
+            dir: directory.map(|directory| Box::new(RwLock::new(directory))),
         }
     }
 
@@ -174,6 +171,8 @@ impl Node {
             return;
         }
         added.parent.children.fetch_add(1, Ordering::Relaxed);
+        // Nearly everything has one name.
+        state.names.reserve_exact(1);
         state.names.push(added);
     }
 

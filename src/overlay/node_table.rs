@@ -113,6 +113,7 @@ impl NodeTable {
                 gone.push(node);
             }
         }
+        inner.shrink();
         gone
     }
 }
@@ -154,6 +155,16 @@ impl Inner {
         }
         self.next_own_id += 1;
         NodeId(self.next_own_id)
+    }
+
+    /// Gives memory back when most of the nodes are gone.
+    fn shrink(&mut self) {
+        const SMALL: usize = 4096;
+        let wanted = (2 * self.nodes.len()).max(SMALL);
+        if self.nodes.capacity() > 4 * wanted {
+            self.nodes.shrink_to(wanted);
+            self.by_key.shrink_to(wanted.min(2 * self.by_key.len()));
+        }
     }
 
     fn remove_unused(&mut self, node: &Arc<Node>) -> bool {

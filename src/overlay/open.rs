@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::RwLock;
 
@@ -133,6 +134,7 @@ impl Overlay {
             },
             rename_lock: RwLock::new(()),
             pins: Pins::default(),
+            most_nodes: AtomicUsize::new(0),
             done: Done::default(),
         })
     }

@@ -1,4 +1,6 @@
-//! Descriptors that keep deleted objects alive, and the space that they hold.
+//! What keeps deleted objects alive, and the space that they hold.
+//!
+//! A descriptor, as long as there are plenty; else one more name, in the stage of the workdir.
 //!
 //! With zero-message opens the daemon learns that nobody uses a deleted file only when the kernel forgets
 //! its node, a moment after unlink(2) has returned. Who needs space in that moment waits for it.
@@ -8,11 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::node::NodeState;
-use crate::sys::{Errno, Result};
+use super::node::{Node, NodeState};
+use super::{Overlay, Result};
+use crate::layer::Name;
+use crate::layer::descriptors::Key;
+use crate::sys::{Errno, FileKind, Object};
 
 /// How long a full filesystem is given to get room by what has just been deleted.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What keeps an object alive and reachable.
+#[derive(Clone)]
+pub(super) enum Pinned {
+    Open(Arc<OwnedFd>),
+    /// A name in the stage.
+    Named(Name),
+}
 
 /// How many objects are kept alive, and how many have been let go.
 #[derive(Default)]
@@ -22,19 +35,11 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Keeps the object of a node alive by `fd`.
-    pub fn keep(&self, state: &mut NodeState, fd: Arc<OwnedFd>) {
-        if state.pinned.replace(fd).is_none() {
-            self.kept.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Lets the object of a node go.
-    pub fn release(&self, state: &mut NodeState) {
-        if state.pinned.take().is_some() {
-            self.kept.fetch_sub(1, Ordering::Relaxed);
-            self.released.fetch_add(1, Ordering::Relaxed);
-        }
+    fn keep(&self, state: &mut NodeState, pinned: Pinned) {
+        // The object has one name more than the union knows of.
+        state.link_bias -= i32::from(matches!(pinned, Pinned::Named(_)));
+        state.pinned = Some(pinned);
+        self.kept.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Does something that needs space, once more if deleted objects have given some back meanwhile.
@@ -57,4 +62,70 @@ impl Pins {
         }
         true
     }
+}
+
+impl Overlay {
+    /// Makes sure that a node that is about to lose its last known upper name stays reachable.
+    pub(super) fn pin(&self, node: &Node, object: &Object) -> Result<()> {
+        if node.state.lock().pinned.is_some() {
+            return Ok(());
+        }
+        let pinned = match self.descriptors.set_one_apart() {
+            true => self.pin_open(node, object),
+            false => match self.pin_by_name(node, object) {
+                Some(name) => Ok(Pinned::Named(name)),
+                None => {
+                    self.descriptors.set_apart();
+                    self.pin_open(node, object)
+                }
+            },
+        }?;
+        self.pins.keep(&mut node.state.lock(), pinned);
+        Ok(())
+    }
+
+    fn pin_open(&self, node: &Node, object: &Object) -> Result<Pinned> {
+        let open = match node.kind {
+            FileKind::Regular => self.descriptors.get(Key::Data(node.id.0)).map(|data| data.fd),
+            FileKind::Directory => self.descriptors.get(Key::UpperDir(node.id.0)).map(|dir| dir.fd),
+            _ => None,
+        };
+        // A descriptor on the lower file that the node had before its copy-up does not count.
+        let open = open.filter(|fd| same_inode(&Object::Own(fd.clone()), object) == Ok(true));
+        match open {
+            Some(fd) => Ok(Pinned::Open(fd)),
+            None => self
+                .descriptors
+                .with_room(|| object.pin())
+                .map(Pinned::Open)
+                .inspect_err(|_| self.descriptors.give_back()),
+        }
+    }
+
+    /// A directory cannot have another name, and other things not everywhere.
+    fn pin_by_name(&self, node: &Node, object: &Object) -> Option<Name> {
+        if node.kind.is_dir() {
+            return None;
+        }
+        self.upper.as_ref()?.work.keep(object).ok()
+    }
+
+    /// Lets the object of a node go that nobody refers to any more.
+    pub(super) fn unpin(&self, node: &Node) {
+        let Some(pinned) = node.state.lock().pinned.take() else { return };
+        match (pinned, &self.upper) {
+            (Pinned::Named(name), Some(upper)) => upper.work.drop_kept(&name),
+            (pinned, _) => {
+                drop(pinned);
+                self.descriptors.give_back();
+            }
+        }
+        self.pins.kept.fetch_sub(1, Ordering::Relaxed);
+        self.pins.released.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn same_inode(one: &Object, other: &Object) -> Result<bool> {
+    let (one, other) = (one.stat()?, other.stat()?);
+    Ok((one.dev, one.ino) == (other.dev, other.ino))
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::locate::Located;
 use super::node::{Node, NodeId, Place, Unsynced};
 use super::{Overlay, Result};
 use crate::layer::Upper;
-use crate::sys::{Errno, FileKind, data, open};
+use crate::sys::{FileKind, data, open};
 
 impl Overlay {
     /// Makes a file or directory survive a crash of the machine; `data_only` is whether attributes that
@@ -101,12 +102,10 @@ impl Overlay {
     fn open_for_sync(&self, node: &Node) -> Result<Arc<OwnedFd>> {
         if self.at(node, |at| self.upper_data_source(node, &at.upper()?))?.is_some() {
             // Only its attributes can be lost.
-            return self.at(node, |at| at.upper()?.open(OFlags::RDONLY).map(Arc::new));
+            let open = |at: Located| self.open_upper(&at.upper()?, OFlags::RDONLY).map(Arc::new);
+            return self.at(node, open);
         }
-        match self.data(node, true) {
-            Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => self.data(node, false),
-            result => result,
-        }
+        self.data(node, false)
     }
 }
 

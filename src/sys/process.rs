@@ -147,6 +147,15 @@ pub fn lift_file_size_limit() -> Result<()> {
     setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum })
 }
 
+/// Gives free memory back to the system. The allocator of glibc keeps it where it lies between what is in use.
+pub fn give_memory_back() {
+    // SAFETY: looks at nothing but free memory; it may be called at any time by any thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Descriptors above 2 that whoever started us left open, knowingly or not.
 #[derive(Debug)]
 pub struct Inherited(Vec<RawFd>);

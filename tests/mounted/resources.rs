@@ -1,4 +1,4 @@
-//! Memory, descriptors, caches, and many users at once. What takes long is ignored unless asked for.
+//! Memory, descriptors, caches, and many users at once.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -78,7 +78,6 @@ fn few_descriptors_are_enough_for_a_large_tree() {
 }
 
 #[test]
-#[ignore = "heavy: a tree of 100,000 files"]
 fn few_descriptors_are_enough_for_a_hundred_thousand_files() {
     needs_root!();
     let union = Union::new()
@@ -98,7 +97,6 @@ fn few_descriptors_are_enough_for_a_hundred_thousand_files() {
 }
 
 #[test]
-#[ignore = "heavy: drops the caches of the whole machine"]
 fn memory_of_forgotten_files_is_used_again() {
     needs_root!();
     let union =

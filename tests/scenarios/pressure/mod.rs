@@ -1,4 +1,5 @@
 //! What happens when something runs out: space, inodes, descriptors, memory, or the patience of many users
 //! of the same names.
 
+mod descriptors;
 mod full_disk;
