@@ -34,20 +34,20 @@ fn random_cases(setup: Setup, default_cases: u64) {
 
 #[test]
 fn a_union() {
-    isolated!(Root, random_cases(Setup::Default, 20));
+    isolated!(Root, random_cases(Setup::Default, 50));
 }
 
 #[test]
 fn a_union_with_redirects() {
-    isolated!(Root, random_cases(Setup::Redirects, 20));
+    isolated!(Root, random_cases(Setup::Redirects, 50));
 }
 
 #[test]
 fn a_union_that_refuses_to_rename_lower_directories() {
-    isolated!(Root, random_cases(Setup::Refusal, 20));
+    isolated!(Root, random_cases(Setup::Refusal, 50));
 }
 
 #[test]
 fn a_union_in_a_user_namespace() {
-    isolated!(UserNamespace, random_cases(Setup::UserNamespace, 20));
+    isolated!(UserNamespace, random_cases(Setup::UserNamespace, 50));
 }
