@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode};
 
 use super::dir_marks::{Namespaces, PREFIXES};
+use super::undo::undo;
 use super::{Name, origin, owner_rights};
 use crate::sys::file_handle;
 use crate::sys::{Errno, Object, Result, dir, open};
@@ -180,18 +181,26 @@ impl Index {
         Ok(Object::Child(dir, name.clone()))
     }
 
-    /// Enters a staged copy, by way of `link`, which links it to a name in a directory.
+    /// Enters a staged copy, by way of `link`, which links it to a name in a directory. There is
+    /// [room](Self::has_room) for it.
     pub fn add(
         &self,
         identity: &Identity,
         copy: &Object,
-        link: impl FnOnce(&OwnedFd, &OsStr) -> Result<()>,
+        link: impl Fn(&OwnedFd, &OsStr) -> Result<()>,
     ) -> Result<Name> {
         self.namespaces.set(copy, ORIGIN, &identity.blob)?;
         self.namespaces.set(copy, LAYER, &identity.layer)?;
         let dir = self.dir()?;
         let name = identity.name();
-        link(&dir, &name)?;
+        match link(&dir, &name) {
+            // What nobody knows of was entered by a copy-up that failed and could not be undone.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&dir, &*name, AtFlags::empty())?;
+                link(&dir, &name)?;
+            }
+            result => result?,
+        }
         self.known.lock().copies.insert(name.clone());
         Ok(name)
     }
@@ -237,7 +246,8 @@ impl Index {
             Err(error) => return Err(error),
         }
         rustix::fs::symlinkat(count.to_string(), &dir, &*fresh)?;
-        rustix::fs::renameat(&dir, &*fresh, &dir, &*name)?;
+        rustix::fs::renameat(&dir, &*fresh, &dir, &*name)
+            .inspect_err(|_| undo(rustix::fs::unlinkat(&dir, &*fresh, AtFlags::empty())))?;
         self.known.lock().dropped.insert(name, count);
         Ok(())
     }
@@ -247,7 +257,10 @@ impl Index {
         if let Some(dir) = &known.dir {
             return Ok(dir.clone());
         }
-        rustix::fs::mkdirat(&self.work, "index", Mode::from_raw_mode(0o700))?;
+        match rustix::fs::mkdirat(&self.work, "index", Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
         let dir = open_existing(&self.work, "index")?.ok_or(Errno::NOENT)?;
         Ok(known.dir.insert(Arc::new(dir)).clone())
     }

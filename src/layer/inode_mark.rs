@@ -86,12 +86,14 @@ impl InodeMarks {
 
     /// Notes that the upper inode `upper` is a new object, whatever had the number before.
     pub fn renew(&self, upper: u64) -> Result<()> {
-        if self.kept.lock().remove(&upper).is_none() {
+        if !self.kept.lock().contains_key(&upper) {
             return Ok(());
         }
         let name = upper.to_string();
         let records = self.records()?;
-        rustix::fs::unlinkat(records, name.as_str(), AtFlags::empty())
+        rustix::fs::unlinkat(records, name.as_str(), AtFlags::empty())?;
+        self.kept.lock().remove(&upper);
+        Ok(())
     }
 
     fn keep(&self, upper: u64, shown: u64) -> Result<()> {

@@ -17,6 +17,7 @@ pub mod mark;
 pub mod origin;
 pub mod owner_rights;
 pub mod stat_override;
+pub mod undo;
 pub mod upper;
 pub mod volatile_mark;
 pub mod walk;

@@ -24,7 +24,7 @@ pub fn set_permissions(object: &Object, permissions: u32) -> Result<()> {
 }
 
 /// Does `change` while the owners of `objects` have `rights` (permission bits), and takes back afterwards
-/// what they did not have before.
+/// what they did not have before. The result is that of `change`, whether or not that can be done.
 pub fn lend<T>(objects: &[&Object], rights: u32, change: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some((object, others)) = objects.split_first() else { return change() };
     let _alone = LENDING.lock();
@@ -34,7 +34,9 @@ pub fn lend<T>(objects: &[&Object], rights: u32, change: impl FnOnce() -> Result
     }
     object.set_permissions(before | rights)?;
     let result = lend(others, rights, change);
-    object.set_permissions(before)?;
+    if let Err(error) = object.set_permissions(before) {
+        log::warn!("permissions could not be set back to {before:o}: {error}");
+    }
     result
 }
 

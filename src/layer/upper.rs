@@ -15,6 +15,7 @@ use super::features::Features;
 use super::index::Index;
 use super::inode_mark::InodeMarks;
 use super::stat_override::StatOverride;
+use super::undo::undo;
 use super::whiteout::{self, Form};
 use super::workdir::{self, Staged, Workdir, move_dir};
 use crate::sys::{Errno, FileKind, Object, Result, fault, open};
@@ -132,7 +133,8 @@ impl Upper {
             (true, Form::DotFile) => {
                 self.make_dot_file(dir, name)?;
                 fault::point("unlink.whiteout-staged");
-                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+                rustix::fs::unlinkat(dir, name, AtFlags::empty())
+                    .inspect_err(|_| undo(self.remove_dot_file(dir, name)))?;
             }
         }
         fault::point("unlink.published");
@@ -153,7 +155,12 @@ impl Upper {
                     self.make_dot_file(dir, name)?;
                     fault::point("rmdir.whiteout-staged");
                 }
-                self.work.take_away(dir, name)?
+                let taken = self.work.take_away(dir, name);
+                taken.inspect_err(|_| {
+                    if covers {
+                        undo(self.remove_dot_file(dir, name));
+                    }
+                })?
             }
         };
         fault::point("rmdir.moved-away");
@@ -183,7 +190,7 @@ impl Upper {
             Some(Form::DotFile) => {
                 self.clear_hidden(dir, name)?;
                 staged.publish_new(dir, name)?;
-                self.remove_dot_file(dir, name)
+                self.remove_dot_file(dir, name).inspect_err(|_| undo(self.clear_hidden(dir, name)))
             }
         }
     }
@@ -199,22 +206,25 @@ impl Upper {
         Ok(())
     }
 
-    /// Moves `name` of this layer to `new_name`.
+    /// Moves `name` of this layer to `new_name`. If it fails, everything is as it was.
     pub fn rename(&self, from: Spot<'_>, mut to: Spot<'_>, kind: FileKind) -> Result<()> {
-        let dot_file = to.whiteout == Some(Form::DotFile);
-        if dot_file {
-            self.clear_hidden(to.dir, to.name)?;
-            to.whiteout = None;
-            to.hidden = true;
+        match (self.form, to.whiteout) {
+            (Form::CharDevice, Some(Form::DotFile)) => {
+                self.replace_dot_file(to.dir, to.name, true)?;
+                to.whiteout = Some(Form::CharDevice);
+            }
+            (Form::DotFile, Some(Form::DotFile)) => {
+                self.clear_hidden(to.dir, to.name)?;
+                to.whiteout = None;
+                to.hidden = true;
+            }
+            _ => {}
         }
         match self.form {
-            Form::CharDevice => move_dir((from.dir, from.name), (to.dir, to.name), || {
-                self.rename_with_devices(from, to, kind)
-            }),
-            Form::DotFile => self.rename_with_dot_files(from, to, kind),
-        }?;
-        let shown = self.form == Form::DotFile && !kind.is_dir();
-        if dot_file && !shown { self.remove_dot_file(to.dir, to.name) } else { Ok(()) }
+            Form::CharDevice => self.rename_with_devices(from, to, kind),
+            Form::DotFile if kind.is_dir() => self.move_dir_with_dot_files(from, to),
+            Form::DotFile => self.move_file_with_dot_files(from, to),
+        }
     }
 
     fn rename_with_devices(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
@@ -223,64 +233,92 @@ impl Upper {
             self.exchange(from, to)?;
             fault::point("rename.exchanged");
             if !from.covers {
-                rustix::fs::unlinkat(from.dir, from.name, AtFlags::empty())?;
+                rustix::fs::unlinkat(from.dir, from.name, AtFlags::empty())
+                    .inspect_err(|_| undo(self.exchange(to, from)))?;
             }
             return Ok(());
         }
         if !from.covers {
-            return rustix::fs::renameat(from.dir, from.name, to.dir, to.name);
+            return step(from, to, RenameFlags::empty());
         }
         if self.can_rename_with_whiteout {
-            let flags = RenameFlags::WHITEOUT;
-            return rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags);
+            return step(from, to, RenameFlags::WHITEOUT);
         }
         // What is replaced makes room by an exchange, so that the old name never shows what is below.
         let whiteout = self.work.stage_whiteout()?;
         if to.occupied {
             let replaced = whiteout.exchange(to.dir, to.name)?;
             if let Err(error) = self.exchange(from, to) {
-                drop(replaced.exchange(to.dir, to.name)?);
+                undo(replaced.exchange(to.dir, to.name).map(drop));
                 return Err(error);
             }
             drop(replaced);
         } else {
             whiteout.publish_new(to.dir, to.name)?;
-            self.exchange(from, to)?;
+            self.exchange(from, to).inspect_err(|_| {
+                undo(rustix::fs::unlinkat(to.dir, to.name, AtFlags::empty()));
+            })?;
         }
         Ok(())
     }
 
-    fn rename_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>, kind: FileKind) -> Result<()> {
-        if !kind.is_dir() {
-            return self.move_file_with_dot_files(from, to);
-        }
+    fn move_dir_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
         if from.covers {
             self.make_dot_file(from.dir, from.name)?;
         }
-        if to.whiteout.is_some() {
-            // A device of a former mount, which a directory cannot replace.
-            self.clear_hidden(to.dir, to.name)?;
-        }
-        rustix::fs::renameat(from.dir, from.name, to.dir, to.name)
+        self.move_marked_dir(from, to).inspect_err(|_| {
+            if from.covers {
+                undo(self.remove_dot_file(from.dir, from.name));
+            }
+        })
     }
 
-    /// Moves a non-directory by way of a state in which it has both names, so that it is never hidden.
-    fn move_file_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
-        let dir = from.dir.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-        let source = Object::Child(Arc::new(dir), from.name.into());
-        self.work.stage_link(&source)?.publish_over(to.dir, to.name)?;
-        if to.hidden {
-            self.remove_dot_file(to.dir, to.name)?;
+    /// Moves a directory whose old name has its mark already.
+    fn move_marked_dir(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
+        // A device of a former mount, which a directory cannot replace.
+        let device = match to.whiteout {
+            Some(_) => Some(self.work.take_away(to.dir, to.name)?),
+            None => None,
+        };
+        if let Err(error) = step(from, to, RenameFlags::empty()) {
+            if let Some(device) = device {
+                undo(device.publish_new(to.dir, to.name));
+            }
+            return Err(error);
         }
-        self.delete_file(from.dir, from.name, from.covers)
+        if to.hidden {
+            self.remove_dot_file(to.dir, to.name)
+                .inspect_err(|_| undo(step(to, from, RenameFlags::empty())))?;
+        }
+        Ok(())
+    }
+
+    /// Moves a non-directory, where that takes several steps by way of a state in which it has both names, so
+    /// that it is never hidden.
+    fn move_file_with_dot_files(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
+        if !from.covers && !to.hidden {
+            return step(from, to, RenameFlags::empty());
+        }
+        let replaced = match to.occupied || to.whiteout.is_some() {
+            true => Some(self.work.stage_link(&object(to)?)?),
+            false => None,
+        };
+        self.work.stage_link(&object(from)?)?.publish_over(to.dir, to.name)?;
+        let shown = if to.hidden { self.remove_dot_file(to.dir, to.name) } else { Ok(()) };
+        shown.and_then(|()| self.delete_file(from.dir, from.name, from.covers)).inspect_err(|_| {
+            if to.hidden {
+                undo(self.make_dot_file(to.dir, to.name));
+            }
+            undo(match replaced {
+                Some(replaced) => replaced.publish_over(to.dir, to.name),
+                None => rustix::fs::unlinkat(to.dir, to.name, AtFlags::empty()),
+            });
+        })
     }
 
     /// Exchanges two names of this layer.
     pub fn exchange(&self, from: Spot<'_>, to: Spot<'_>) -> Result<()> {
-        let flags = RenameFlags::EXCHANGE;
-        move_dir((from.dir, from.name), (to.dir, to.name), || {
-            rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
-        })
+        step(from, to, RenameFlags::EXCHANGE)
     }
 
     /// Replaces the directory `name`, which holds at most whiteouts, by the staged empty one.
@@ -306,16 +344,12 @@ impl Upper {
         }
     }
 
-    /// Removes the whiteouts `names` from `dir`, which is opaque, so that they mean nothing.
-    pub fn remove_whiteouts<'a>(
-        &self,
-        dir: BorrowedFd<'_>,
-        names: impl IntoIterator<Item = (&'a OsStr, Form)>,
-    ) -> Result<()> {
-        names.into_iter().try_for_each(|(name, form)| match form {
+    /// Removes the whiteout `name` from `dir`, which is opaque, so that it means nothing.
+    pub fn remove_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr, form: Form) -> Result<()> {
+        match form {
             Form::CharDevice => rustix::fs::unlinkat(dir, name, AtFlags::empty()),
             Form::DotFile => self.replace_dot_file(dir, name, false),
-        })
+        }
     }
 
     /// Puts a whiteout device in the place of a `.wh.` file, or nothing unless lower layers have the name
@@ -333,7 +367,11 @@ impl Upper {
     }
 
     fn remove_dot_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        rustix::fs::unlinkat(dir, &*whiteout::dot_file(name), AtFlags::empty())
+        match rustix::fs::unlinkat(dir, &*whiteout::dot_file(name), AtFlags::empty()) {
+            // A change that failed behind this step has removed it.
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
     }
 }
 
@@ -352,6 +390,18 @@ pub struct Spot<'a> {
     pub occupied: bool,
     /// Whether a `.wh.` file hides whatever is under the name, until it is removed.
     pub hidden: bool,
+}
+
+/// One rename, which either happens or not.
+fn step(from: Spot<'_>, to: Spot<'_>, flags: RenameFlags) -> Result<()> {
+    move_dir((from.dir, from.name), (to.dir, to.name), || {
+        rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
+    })
+}
+
+fn object(spot: Spot<'_>) -> Result<Object> {
+    let dir = spot.dir.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+    Ok(Object::Child(Arc::new(dir), spot.name.into()))
 }
 
 fn make_empty(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {

@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::copy_up::Wanted;
+use super::copy_up::{Cut, Wanted};
 use super::locate::Located;
 use super::node::{Node, NodeId};
 use super::{Caller, Overlay};
@@ -177,9 +178,9 @@ impl Overlay {
             return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
         let lost_capabilities = std::mem::take(&mut node.state.lock().lost_capabilities);
-        self.copy_up(&node, change.size.map_or(Wanted::Attributes, Wanted::Data))?;
-        if let Some(size) = change.size {
-            self.truncate(caller, &node, size)?;
+        match change.size {
+            Some(size) => self.truncate(caller, &node, size)?,
+            None => self.copy_up(&node, Wanted::Attributes)?,
         }
         if change.uid.is_some() || change.gid.is_some() {
             self.change_owner(upper, &node, change.uid, change.gid)?;
@@ -201,13 +202,16 @@ impl Overlay {
         self.node_attr(&node)
     }
 
-    fn truncate(&self, caller: Caller, node: &Node, size: u64) -> Result<()> {
+    fn truncate(&self, caller: Caller, node: &Arc<Node>, size: u64) -> Result<()> {
+        if self.copy_up_cut(node, Cut { size, caller })? {
+            return Ok(());
+        }
         let fd = self.data(node, true)?;
-        rustix::fs::ftruncate(fd, size)?;
+        // First, as everywhere in the kernel: what a stranger has changed must never keep them.
         if caller.uid != 0 {
             self.drop_privileges(caller, node)?;
         }
-        Ok(())
+        rustix::fs::ftruncate(fd, size)
     }
 
     fn change_owner(
@@ -234,12 +238,12 @@ impl Overlay {
             let mut stored = overridden(&old, kept);
             stored.uid = uid.unwrap_or(old.uid);
             stored.gid = gid.unwrap_or(old.gid);
-            form.store(&object, &stored)?;
             // What the filesystem does by itself when it changes an owner.
-            return match object.remove_xattr(OsStr::new(CAPABILITY)) {
-                Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
-                result => result,
-            };
+            match object.remove_xattr(OsStr::new(CAPABILITY)) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
+                Err(error) => return Err(error),
+            }
+            return form.store(&object, &stored);
         }
         object.set_owner(uid, gid)
     }
@@ -256,16 +260,12 @@ impl Overlay {
         owner_rights::set_permissions(&object, mode)
     }
 
-    /// Clears set-id bits after a change of contents by somebody who may not keep them. (Capabilities are
+    /// Clears set-id bits for a change of contents by somebody who may not keep them. (Capabilities are
     /// taken away by the layer's own filesystem, whoever writes.)
     pub(super) fn drop_privileges(&self, caller: Caller, node: &Node) -> Result<()> {
         let object = self.upper_object(node)?;
         let stat = self.upper_stat(&object)?;
-        let mut kept = without_set_id(stat.mode);
-        if kept & S_ISGID != 0 && !caller.may_keep_group_bit(self.ids.shown_gid(stat.gid)) {
-            // As the kernel's setattr_should_drop_sgid.
-            kept &= !S_ISGID;
-        }
+        let kept = self.stripped_permissions(caller, &stat);
         self.keep_permissions(&object, &stat, kept)
     }
 
@@ -288,6 +288,24 @@ impl Overlay {
             Some(form) => form.store(object, &overridden(stat, kept)),
             None => object.set_permissions(kept),
         }
+    }
+
+    /// The permission bits that a file with the attributes `stat` has after `caller` has cut it.
+    pub(super) fn permissions_after(&self, caller: Caller, stat: &Stat) -> u32 {
+        match caller.uid {
+            0 => stat.permissions(),
+            _ => self.stripped_permissions(caller, stat),
+        }
+    }
+
+    fn stripped_permissions(&self, caller: Caller, stat: &Stat) -> u32 {
+        let mut kept = without_set_id(stat.mode);
+        if caller.uid != 0 && caller.gid != self.ids.shown_gid(stat.gid) {
+            // Nor may a stranger to the group keep its bit (the kernel's setattr_should_drop_sgid). Who is
+            // in it by a supplementary group is not known here.
+            kept &= !S_ISGID;
+        }
+        kept
     }
 
     /// The inode flags of lsattr(1) (`FS_*_FL`) of a file or directory.
@@ -328,7 +346,7 @@ impl Overlay {
         let node = self.node(id)?;
         self.writable()?;
         if matches!(node.kind, FileKind::Regular | FileKind::Directory) {
-            self.copy_up(&node, Wanted::ALL)?;
+            self.copy_up(&node, Wanted::Data)?;
         }
         self.open_for_flags(id)
     }

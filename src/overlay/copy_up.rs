@@ -8,31 +8,40 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{AtFlags, XattrFlags};
 
+use super::attr::{CAPABILITY, overridden};
 use super::directory::Contents;
 use super::node::{NameRef, Node, Place};
 use super::pins::Pinned;
-use super::{Overlay, attr::overridden};
+use super::{Caller, Overlay};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
+use crate::layer::undo::undo;
 use crate::layer::workdir::{Staged, link};
 use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights, xattr_names};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
 /// What of an object has to be in the upper layer before a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Wanted {
     /// Names and attributes. Where `metacopy=on` allows it, a regular file's data stays below.
     Attributes,
-    /// Of a regular file also so many bytes of its data, from the start.
-    Data(u64),
+    /// All that there is.
+    Data,
+    /// Of a regular file that is to be cut, what is left then.
+    Cut(Cut),
 }
 
-impl Wanted {
-    /// All that there is.
-    pub const ALL: Self = Self::Data(u64::MAX);
+/// How a file is about to be cut. Its copy is so from the start: a copy that is published with less data than
+/// the file has may not fail to be the cut file.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    /// To this size in bytes.
+    pub size: u64,
+    /// By this user.
+    pub caller: Caller,
 }
 
 /// A copy that waits in the workdir for being published.
@@ -42,11 +51,15 @@ struct Copy<'u> {
     place: LowerPlace,
     /// Where the data is, of a copy without data.
     data_source: Option<LowerPlace>,
+    /// Whether it is the file as it is to be cut.
+    cut: bool,
 }
 
 /// A copy that has got its name.
 struct Published {
     stat: Stat,
+    /// The number of names of the lower file.
+    lower_links: i32,
     /// Its entry in the index, of a file with several names.
     indexed: Option<Place>,
     /// Where the data is, of a copy without data.
@@ -56,42 +69,62 @@ struct Published {
 impl Overlay {
     /// Makes sure that `node` is in the upper layer under all names that are known, all its parents first.
     pub(super) fn copy_up(&self, node: &Arc<Node>, wanted: Wanted) -> Result<()> {
-        let upper = self.writable()?;
-        if node.state.lock().is_settled(wanted) {
-            return Ok(());
-        }
-        while let Some(next) = highest_lower(node) {
-            self.pins.with_space(|| self.copy_up_one(upper, &next, wanted))?;
-        }
-        if node.kind.is_dir() {
-            return Ok(());
-        }
-        if let (FileKind::Regular, Wanted::Data(keep)) = (node.kind, wanted) {
-            self.complete_data(upper, node, keep)?;
-        }
-        self.link_lower_names(upper, node)
+        self.copy_up_to(node, wanted).map(drop)
     }
 
-    /// Copies `node` up, whose parents are in the upper layer. Does nothing when it has got a name meanwhile
-    /// whose parent is not.
-    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, wanted: Wanted) -> Result<()> {
+    /// The same for a file that is to be cut; true if it has been, by the copy.
+    pub(super) fn copy_up_cut(&self, node: &Arc<Node>, cut: Cut) -> Result<bool> {
+        self.copy_up_to(node, Wanted::Cut(cut))
+    }
+
+    fn copy_up_to(&self, node: &Arc<Node>, wanted: Wanted) -> Result<bool> {
+        let upper = self.writable()?;
+        if node.state.lock().is_settled(wanted) {
+            return Ok(false);
+        }
+        let mut cut = false;
+        while let Some(next) = highest_lower(node) {
+            cut |= self.pins.with_space(|| self.copy_up_one(upper, &next, wanted))?;
+        }
+        if node.kind.is_dir() {
+            return Ok(false);
+        }
+        if node.kind == FileKind::Regular {
+            cut |= match wanted {
+                Wanted::Attributes => false,
+                Wanted::Data => self.complete_data(upper, node, None)?,
+                Wanted::Cut(how) => self.complete_data(upper, node, Some(how))?,
+            };
+        }
+        self.link_lower_names(upper, node)?;
+        Ok(cut)
+    }
+
+    /// Copies `node` up, whose parents are in the upper layer; true if the copy is the cut file. Does nothing
+    /// when it has got a name meanwhile whose parent is not.
+    fn copy_up_one(&self, upper: &Upper, node: &Arc<Node>, wanted: Wanted) -> Result<bool> {
         let _only_one = node.copy_up.lock();
         let (place, name) = {
             let state = node.state.lock();
-            let Place::Lower(place) = &state.place else { return Ok(()) };
+            let Place::Lower(place) = &state.place else { return Ok(false) };
             (place.clone(), state.names.first().cloned())
         };
         if name.as_ref().is_some_and(|name| !name.parent.is_upper()) {
-            return Ok(());
+            return Ok(false);
         }
         // Without a name, the data of a metacopy file could not be found again.
-        let wanted = if name.is_some() { wanted } else { Wanted::ALL };
+        let wanted = match wanted {
+            Wanted::Attributes if name.is_none() => Wanted::Data,
+            wanted => wanted,
+        };
         let copy = self.stage_copy(upper, node, place, wanted)?;
+        let cut = copy.cut;
         fault::point("copy-up.staged");
-        match name {
-            None => self.adopt_orphan(upper, node, &copy),
+        let published = match name {
+            None => self.adopt_orphan(upper, node, &copy).map(|()| true),
             Some(name) => self.publish_copy(upper, node, copy, &name),
-        }
+        }?;
+        Ok(published && cut)
     }
 
     /// Gives the upper inode those of its known names that only lower layers have, so that whoever reads
@@ -123,20 +156,25 @@ impl Overlay {
         name: &NameRef,
     ) -> Result<()> {
         let object = Object::Own(self.at(node, |at| at.upper()?.pin())?);
+        let ino = object.stat()?.ino;
         let dir = self.upper_dir(&name.parent)?;
         self.unnoticed(&Object::Own(dir.clone()), || {
             self.mark_impure(upper, contents, &dir)?;
             self.free_mark_name(upper, contents, &dir, &name.name)?;
             upper.prepare_name(&object, node.kind, &name.name)?;
-            link(&object, dir.as_fd(), &name.name)
+            link(&object, dir.as_fd(), &name.name)?;
+            // The upper inode now counts a name that the union has counted all the time.
+            self.count_lower_name(node).inspect_err(|_| {
+                node.state.lock().link_bias += 1;
+                undo(rustix::fs::unlinkat(&dir, &*name.name, AtFlags::empty()));
+            })
         })?;
         if let Some(entry) = contents.names.get_mut(&name.name) {
             entry.layer = LayerIndex::UPPER;
-            entry.ino = object.stat()?.ino;
+            entry.ino = ino;
         }
         node.add_name(NameRef { in_upper: true, ..name.clone() });
-        // The upper inode now counts a name that the union has counted all the time.
-        self.count_lower_name(node)
+        Ok(())
     }
 
     /// Prepares a copy of the lower object at `place` in the workdir.
@@ -148,6 +186,11 @@ impl Overlay {
         wanted: Wanted,
     ) -> Result<Copy<'u>> {
         let stat = self.lowers.stat(&place)?;
+        let cut = match wanted {
+            Wanted::Cut(cut) => Some(cut).filter(|cut| cut.size < stat.size),
+            _ => None,
+        };
+        let cut = cut.filter(|_| node.kind == FileKind::Regular);
         let staged = match (node.kind, upper.overriding) {
             (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
             (FileKind::Symlink, _) => upper.work.stage_symlink(&self.lowers.read_link(&place)?)?,
@@ -162,17 +205,16 @@ impl Overlay {
                 Wanted::Attributes if self.stage_metacopy(upper, &stat, target)? => {
                     data_source = Some(source);
                 }
-                Wanted::Attributes => self.copy_data(&source, target, u64::MAX)?,
-                Wanted::Data(keep) => self.copy_data(&source, target, keep)?,
+                _ => self.copy_data(&source, target, cut.map_or(u64::MAX, |cut| cut.size))?,
             }
         }
-        self.copy_attributes(upper, &place, &stat, &object)?;
+        self.copy_attributes(upper, &place, &stat, &object, cut)?;
         upper.numbers.write(&object, node.ino)?;
         if let (false, Some(file)) = (upper.volatile, staged.file()) {
             rustix::fs::fsync(file)?;
             fault::point("copy-up.synced");
         }
-        Ok(Copy { staged, place, data_source })
+        Ok(Copy { staged, place, data_source, cut: cut.is_some() })
     }
 
     fn copy_data(&self, source: &LowerPlace, target: &OwnedFd, keep: u64) -> Result<()> {
@@ -188,20 +230,26 @@ impl Overlay {
     }
 
     /// Owner, permissions, extended attributes (ACLs are such) and times, in an order in which none
-    /// undoes another.
+    /// undoes another. Of a file that is `cut`, they are those that it has then.
     fn copy_attributes(
         &self,
         upper: &Upper,
         place: &LowerPlace,
         stat: &Stat,
         object: &Object,
+        cut: Option<Cut>,
     ) -> Result<()> {
+        let permissions = match cut {
+            Some(cut) => self.permissions_after(cut.caller, stat),
+            None => stat.permissions(),
+        };
         match upper.overriding {
-            Some(form) => form.store(object, &overridden(stat, stat.permissions()))?,
+            Some(form) => form.store(object, &overridden(stat, permissions))?,
             None => self.give_owner(object, stat.uid, stat.gid)?,
         }
         for name in self.lowers.xattr_names(place)? {
-            let private = xattr_names::shown(&name).is_none();
+            let lost = cut.is_some() && *name == *CAPABILITY;
+            let private = lost || xattr_names::shown(&name).is_none();
             let value = if private { None } else { self.lowers.xattr(place, &name)? };
             if let Some(value) = value {
                 match object.set_xattr(&name, &value, XattrFlags::empty()) {
@@ -214,10 +262,10 @@ impl Overlay {
         }
         // Last, because they can keep the owner from everything else.
         if upper.overriding.is_none() && stat.kind() != FileKind::Symlink {
-            object.set_permissions(stat.permissions())?;
+            object.set_permissions(permissions)?;
         }
-        let times = (NewTime::At(stat.atime), NewTime::At(stat.mtime));
-        object.set_times(Some(times.0), Some(times.1))
+        let mtime = if cut.is_some() { NewTime::Now } else { NewTime::At(stat.mtime) };
+        object.set_times(Some(NewTime::At(stat.atime)), Some(mtime))
     }
 
     /// Gives `object` all attributes of `original`, which is in the upper layer too.
@@ -247,30 +295,32 @@ impl Overlay {
         object.set_owner(uid, gid)
     }
 
-    /// Makes the staged copy visible under `name`, unless the node has lost that name meanwhile.
+    /// Makes the staged copy visible under `name`; false if the node has lost that name meanwhile.
     fn publish_copy(
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        Copy { staged, place, data_source }: Copy<'_>,
+        Copy { staged, place, data_source, .. }: Copy<'_>,
         name: &NameRef,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut contents = self.contents_mut(&name.parent)?;
         if !node.has_name(&name.parent, &name.name) {
-            return Ok(());
+            return Ok(false);
         }
         let dir = self.upper_dir(&name.parent)?;
         let object = staged.object();
         let stat = object.stat()?;
         let file = staged.file().cloned();
         let identity = self.lower_link_identity(node, &place)?;
+        let lower_links = self.lowers.stat(&place)?.nlink as i32;
         let indexed = self.unnoticed(&Object::Own(dir.clone()), || {
             self.mark_impure(upper, &mut contents, &dir)?;
             self.free_mark_name(upper, &mut contents, &dir, &name.name)?;
             upper.prepare_name(&object, node.kind, &name.name)?;
             let indexed = match &identity {
                 Some(identity) => {
-                    Some(self.publish_indexed(upper, node, &place, staged, identity, &dir, name)?)
+                    let links = lower_links;
+                    Some(self.publish_indexed(upper, node, links, staged, identity, &dir, name)?)
                 }
                 None => {
                     staged.publish_new(dir.as_fd(), &name.name)?;
@@ -284,12 +334,12 @@ impl Overlay {
             Ok(indexed)
         })?;
         let has_data = node.kind == FileKind::Regular && data_source.is_none();
-        let published = Published { stat, indexed, data_source };
-        self.promote(node, &place, &mut contents, name, published)?;
+        let published = Published { stat, lower_links, indexed, data_source };
+        self.promote(node, &mut contents, name, published);
         if let Some(file) = file.filter(|_| has_data) {
             self.keep_data(node, file);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Publishes a copy of a file with several names through the index.
@@ -298,14 +348,14 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Node,
-        place: &LowerPlace,
+        lower_links: i32,
         staged: Staged<'_>,
         identity: &Identity,
         dir: &OwnedFd,
         name: &NameRef,
     ) -> Result<Place> {
         let before = node.state.lock().link_bias;
-        let bias = self.lowers.stat(place)?.nlink as i32 + before - 2;
+        let bias = lower_links + before - 2;
         let object = staged.object();
         // Right while the index entry is its only name, and too high after: never too low, or the file would be
         // given up while it still has a name.
@@ -314,8 +364,12 @@ impl Overlay {
             .index
             .add(identity, &object, |index, entry| staged.link_to(index.as_fd(), entry))?;
         fault::point("copy-up.indexed");
-        staged.publish_new(dir.as_fd(), &name.name)?;
-        upper.index.set_bias(&entry, bias)?;
+        let published = staged.publish_new(dir.as_fd(), &name.name).and_then(|()| {
+            upper.index.set_bias(&entry, bias).inspect_err(|_| {
+                undo(rustix::fs::unlinkat(dir, &*name.name, AtFlags::empty()));
+            })
+        });
+        published.inspect_err(|_| undo(upper.index.remove(&entry)))?;
         node.state.lock().link_bias = bias;
         Ok(Place::Indexed(entry))
     }
@@ -324,12 +378,11 @@ impl Overlay {
     fn promote(
         &self,
         node: &Arc<Node>,
-        place: &LowerPlace,
         contents: &mut Contents,
         name: &NameRef,
         published: Published,
-    ) -> Result<()> {
-        let Published { stat, indexed, data_source } = published;
+    ) {
+        let Published { stat, lower_links, indexed, data_source } = published;
         let bytes = if node.kind == FileKind::Regular { stat.size } else { 0 };
         self.done.copied_up(data_source.is_none().then_some(bytes));
         if let Some(entry) = contents.names.get_mut(&name.name) {
@@ -342,7 +395,7 @@ impl Overlay {
         let linked = {
             let mut state = node.state.lock();
             if indexed.is_none() && !state.keys.is_empty() {
-                state.link_bias += self.lowers.stat(place)?.nlink as i32 - 1;
+                state.link_bias += lower_links - 1;
             }
             state.place = indexed.unwrap_or(Place::Upper);
             state.complete = data_source.is_none();
@@ -356,7 +409,6 @@ impl Overlay {
             self.nodes.register(node, super::hard_link::upper_key(&stat));
         }
         self.descriptors.remove(DescriptorKey::Data(node.id.0));
-        Ok(())
     }
 
     /// A file that is still open but has lost all names that are known gets a copy without a name; in
@@ -368,6 +420,7 @@ impl Overlay {
         Copy { staged, place, .. }: &Copy<'_>,
     ) -> Result<()> {
         let object = staged.object();
+        let stat = object.stat()?;
         let links = self.lowers.stat(place)?.nlink as i32 + node.state.lock().link_bias;
         let identity = if links > 0 { self.lower_link_identity(node, place)? } else { None };
         let adopted =
@@ -384,7 +437,7 @@ impl Overlay {
         if !indexed {
             self.pin(node, &object)?;
         }
-        let bytes = if node.kind == FileKind::Regular { object.stat()?.size } else { 0 };
+        let bytes = if node.kind == FileKind::Regular { stat.size } else { 0 };
         self.done.copied_up(Some(bytes));
         {
             let mut state = node.state.lock();
@@ -395,7 +448,7 @@ impl Overlay {
         }
         self.descriptors.remove(DescriptorKey::Data(node.id.0));
         if indexed {
-            self.nodes.register(node, super::hard_link::upper_key(&object.stat()?));
+            self.nodes.register(node, super::hard_link::upper_key(&stat));
         }
         Ok(())
     }
@@ -409,11 +462,15 @@ impl Overlay {
     ) -> Result<T> {
         let before = dir.stat()?;
         let result = match self.own.uid {
-            0 => change()?,
-            _ => owner_rights::lend(&[dir], owner_rights::WRITE_AND_SEARCH, change)?,
+            0 => change(),
+            _ => owner_rights::lend(&[dir], owner_rights::WRITE_AND_SEARCH, change),
         };
-        dir.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;
-        Ok(result)
+        // Whether the change is made is settled by now, and a time is nothing to undo it for.
+        let times = (NewTime::At(before.atime), NewTime::At(before.mtime));
+        if let Err(error) = dir.set_times(Some(times.0), Some(times.1)) {
+            log::warn!("the times of a directory could not be set back: {error}");
+        }
+        result
     }
 
     /// Marks a directory of the upper layer as holding children with numbers of their own.

@@ -4,18 +4,19 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, XattrFlags};
+use rustix::fs::{AtFlags, Mode, XattrFlags};
 
 use super::copy_up::Wanted;
 use super::directory::{Contents, Directory};
 use super::node::{NameRef, Node, NodeId, Place, Unsynced};
 use super::{Caller, Entry, Overlay, acl};
 use crate::layer::stat_override::Overridden;
+use crate::layer::undo::undo;
 use crate::layer::upper::make_node;
 use crate::layer::whiteout::Form;
 use crate::layer::workdir::{Staged, link};
 use crate::layer::{Name, Upper, whiteout};
-use crate::sys::{Errno, FileKind, Object, Result, fault, open};
+use crate::sys::{Errno, FileKind, Object, Result, Stat, fault, open};
 
 /// What an object made in a directory gets from it.
 #[derive(Clone)]
@@ -46,6 +47,13 @@ struct Outfit {
     permissions: u32,
     access_acl: Option<Vec<u8>>,
     default_acl: Option<Vec<u8>>,
+}
+
+/// A new object of the upper layer.
+struct Made {
+    /// The open file, of a regular one that was opened.
+    file: Option<Arc<OwnedFd>>,
+    stat: Stat,
 }
 
 const S_ISGID: u32 = 0o2000;
@@ -134,11 +142,36 @@ impl Overlay {
             && !whiteout::has_prefix(name)
             && outfit.uid == self.own.uid
             && (outfit.gid == self.own.gid || inherited.group.is_some());
-        let file = match in_place {
-            true => make_in_place(&dir, name, &new, inherited.default_acl.is_some())?,
+        let made = match in_place {
+            true => self.make_in_place(upper, &dir, name, &new, inherited.default_acl.is_some())?,
             false => self.make_staged(upper, &dir, name, &new, outfit, whiteout, below)?,
         };
-        self.enter_new(&parent, &mut contents, &dir, Name::from(name), new.kind, file)
+        Ok(self.enter_new(&parent, &mut contents, Name::from(name), new.kind, made))
+    }
+
+    /// Makes an object where it belongs, or nothing if that cannot be told everything of.
+    fn make_in_place(
+        &self,
+        upper: &Upper,
+        dir: &Arc<OwnedFd>,
+        name: &OsStr,
+        new: &New<'_>,
+        has_default_acl: bool,
+    ) -> Result<Made> {
+        let file = make_in_place(dir, name, new, has_default_acl)?;
+        let object = match &file {
+            Some(file) => Object::Own(file.clone()),
+            None => Object::Child(dir.clone(), name.into()),
+        };
+        let known = self.upper_stat(&object).and_then(|stat| {
+            upper.numbers.renew(stat.ino)?;
+            Ok(stat)
+        });
+        let stat = known.inspect_err(|_| {
+            let how = if new.kind.is_dir() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            undo(rustix::fs::unlinkat(dir, name, how));
+        })?;
+        Ok(Made { file, stat })
     }
 
     /// Makes an object completely in the workdir and publishes it: where it covers a whiteout, or has an
@@ -147,13 +180,13 @@ impl Overlay {
     fn make_staged(
         &self,
         upper: &Upper,
-        dir: &OwnedFd,
+        dir: &Arc<OwnedFd>,
         name: &OsStr,
         new: &New<'_>,
         outfit: Outfit,
         whiteout: Option<Form>,
         below: bool,
-    ) -> Result<Option<Arc<OwnedFd>>> {
+    ) -> Result<Made> {
         let staged = stage(upper, new, whiteout)?;
         let object = staged.object();
         self.fit_out(upper, &object, new, &outfit)?;
@@ -162,10 +195,18 @@ impl Overlay {
         }
         upper.prepare_name(&object, new.kind, name)?;
         let file = staged.file().filter(|_| new.kind == FileKind::Regular).cloned();
+        let stat = self.upper_stat(&object)?;
+        upper.numbers.renew(stat.ino)?;
         fault::point(if new.kind.is_dir() { "mkdir.staged" } else { "create.staged" });
         upper.publish(staged, new.kind, dir.as_fd(), name, whiteout)?;
         fault::point(if new.kind.is_dir() { "mkdir.published" } else { "create.published" });
-        Ok(file)
+        let object = match &file {
+            Some(file) => Object::Own(file.clone()),
+            None => Object::Child(dir.clone(), name.into()),
+        };
+        // It exists now, also if nothing but its time of change cannot be asked for.
+        let stat = self.upper_stat(&object).unwrap_or(Stat { nlink: stat.nlink.max(1), ..stat });
+        Ok(Made { file, stat })
     }
 
     fn fit_out(
@@ -256,18 +297,11 @@ impl Overlay {
         &self,
         parent: &Arc<Node>,
         contents: &mut Contents,
-        dir: &Arc<OwnedFd>,
         name: Name,
         kind: FileKind,
-        file: Option<Arc<OwnedFd>>,
-    ) -> Result<Entry> {
-        let object = match &file {
-            Some(file) => Object::Own(file.clone()),
-            None => Object::Child(dir.clone(), name.clone()),
-        };
-        let stat = self.upper_stat(&object)?;
+        Made { file, stat }: Made,
+    ) -> Entry {
         let ino = self.numbers.number(stat.dev, stat.ino);
-        self.writable()?.numbers.renew(stat.ino)?;
         let entry = contents.names.insert_upper(name.clone(), kind, stat.ino);
         let name = NameRef { parent: parent.clone(), name, in_upper: true, leaving: false };
         let node = self.nodes.intern(&entry.node, name, &[], false, ino, |id| {
@@ -284,7 +318,7 @@ impl Overlay {
             self.keep_data(&node, file);
         }
         let attr = self.shown(&node, stat);
-        Ok(Entry { node: node.id, attr })
+        Entry { node: node.id, attr }
     }
 
     /// Gives the object of `node` another name.
@@ -296,7 +330,7 @@ impl Overlay {
         if node.kind.is_dir() {
             return Err(Errno::PERM);
         }
-        self.copy_up(&node, Wanted::ALL)?;
+        self.copy_up(&node, Wanted::Data)?;
         self.copy_up(&parent, Wanted::Attributes)?;
         let mut contents = self.contents_mut(&parent)?;
         let (whiteout, _) = contents.room_for(name)?;
@@ -328,7 +362,9 @@ impl Overlay {
             // Not reached: the node was registered under its key just now and is held by the caller.
             Node::new(id, node.kind, node.ino, Place::Upper, None)
         });
-        let attr = self.node_attr(&node)?;
+        // It has the name now, also if nothing but its time of change cannot be asked for.
+        let linked = Stat { nlink: stat.nlink + 1, ..stat };
+        let attr = self.node_attr(&node).unwrap_or_else(|_| self.shown(&node, linked));
         Ok(Entry { node: node.id, attr })
     }
 }

@@ -129,15 +129,15 @@ impl Overlay {
         unprivileged: Option<Caller>,
     ) -> Result<usize> {
         let node = self.node(id)?;
-        let written = self.pins.with_space(|| {
-            self.copy_up(&node, Wanted::ALL)?;
+        self.pins.with_space(|| {
+            self.copy_up(&node, Wanted::Data)?;
             let fd = self.data(&node, true)?;
+            // First, as everywhere in the kernel: what a stranger has changed must never keep them.
+            if let Some(caller) = unprivileged {
+                self.drop_privileges(caller, &node)?;
+            }
             data::write_at(fd.as_fd(), bytes, offset)
-        })?;
-        if let Some(caller) = unprivileged {
-            self.drop_privileges(caller, &node)?;
-        }
-        Ok(written)
+        })
     }
 
     /// Makes a regular file ready for being written to.
@@ -146,13 +146,13 @@ impl Overlay {
     /// `EROFS`; whatever keeps it from being copied up.
     pub fn prepare_write(&self, id: NodeId) -> Result<()> {
         let node = self.node(id)?;
-        self.copy_up(&node, Wanted::ALL)
+        self.copy_up(&node, Wanted::Data)
     }
 
     /// Allocates, punches or moves space of a file (fallocate(2)).
     pub fn allocate(&self, id: NodeId, mode: Allocate, offset: u64, length: u64) -> Result<()> {
         let node = self.node(id)?;
-        self.copy_up(&node, Wanted::ALL)?;
+        self.copy_up(&node, Wanted::Data)?;
         let fd = self.data(&node, true)?;
         let mode = FallocateFlags::from_bits_retain(mode.0);
         self.pins.with_space(|| rustix::fs::fallocate(&fd, mode, offset, length))
@@ -183,7 +183,7 @@ impl Overlay {
     ) -> Result<usize> {
         let source = self.node(source)?;
         let target = self.node(target)?;
-        self.copy_up(&target, Wanted::ALL)?;
+        self.copy_up(&target, Wanted::Data)?;
         let to = self.data(&target, true)?;
         let from = self.data(&source, false)?;
         self.pins.with_space(|| {

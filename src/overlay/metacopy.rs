@@ -9,11 +9,14 @@ use rustix::fs::{OFlags, XattrFlags};
 
 use super::Overlay;
 use super::attr::CAPABILITY;
+use super::copy_up::Cut;
 use super::directory::Search;
 use super::locate::Located;
 use super::node::{Node, Unsynced};
 use crate::layer::dir_marks::{PREFIXES, Redirect, marked_names};
+use crate::layer::undo::undo;
 use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper, owner_rights};
+use crate::sys::object::NewTime;
 use crate::sys::stat::stat_fd;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
@@ -46,6 +49,30 @@ impl Mark {
         let value = value(redirect)?.ok_or(Errno::IO)?;
         let redirect = Redirect::parse(&value).ok_or(Errno::IO)?;
         Ok(Some(Self { redirect: Some(redirect) }))
+    }
+}
+
+/// What a write changes of a file's attributes, as it was before.
+struct Before {
+    stat: Stat,
+    capability: Option<Vec<u8>>,
+}
+
+impl Before {
+    /// Gives the file, which has been written to through `target`, its attributes back.
+    fn set_back(&self, object: &Object, target: &OwnedFd) -> Result<()> {
+        let permissions = self.stat.permissions();
+        let permissions = match stat_fd(target.as_fd()) {
+            Ok(now) if now.permissions() == permissions => Ok(()),
+            _ => object.set_permissions(permissions),
+        };
+        let capability = match &self.capability {
+            Some(value) => object.set_xattr(OsStr::new(CAPABILITY), value, XattrFlags::empty()),
+            None => Ok(()),
+        };
+        let time = |time| Some(NewTime::At(time));
+        let times = object.set_times(time(self.stat.atime), time(self.stat.mtime));
+        permissions.and(capability).and(times)
     }
 }
 
@@ -157,42 +184,43 @@ impl Overlay {
         }
     }
 
-    /// Fills an upper metacopy file with the first `keep` bytes of its data, before it is changed.
-    pub(super) fn complete_data(&self, upper: &Upper, node: &Node, keep: u64) -> Result<()> {
+    /// Fills an upper metacopy file with its data, before it is changed; of one that is to be `cut`, with what is
+    /// left then: true if it has been cut. If it fails, the file is as it was.
+    pub(super) fn complete_data(
+        &self,
+        upper: &Upper,
+        node: &Node,
+        cut: Option<Cut>,
+    ) -> Result<bool> {
         if node.state.lock().complete {
-            return Ok(());
+            return Ok(false);
         }
         let _only_one = node.copy_up.lock();
         let source = self.at(node, |at| self.upper_data_source(node, &at.upper()?))?;
-        let Some(source) = source else { return Ok(()) };
+        let Some(source) = source else { return Ok(false) };
         let object = Object::Own(self.at(node, |at| at.upper()?.pin())?);
-        let before = object.stat()?;
-        let capability = object.xattr(OsStr::new(CAPABILITY))?;
+        let before =
+            Before { stat: object.stat()?, capability: object.xattr(OsStr::new(CAPABILITY))? };
         let target = self.open_upper(&object, OFlags::RDWR)?;
+        let source = self.lowers.open(&source)?;
+        let cut = cut.filter(|cut| cut.size < before.stat.size);
+        let length = cut.map_or(before.stat.size, |cut| cut.size);
         // The file stays a metacopy until all is there: a crash leaves the lower data valid.
-        data::copy(self.lowers.open(&source)?.as_fd(), target.as_fd(), keep.min(before.size))?;
-        if keep >= before.size {
-            rustix::fs::ftruncate(&target, before.size)?;
-        }
-        if !upper.volatile {
-            rustix::fs::fsync(&target)?;
-        }
-        fault::point("metacopy.data-copied");
-        // A write takes these away, but this one changes nothing that anybody can see.
-        if target_mode(&target)? != before.permissions() {
-            object.set_permissions(before.permissions())?;
-        }
-        if let Some(capability) = capability {
-            object.set_xattr(OsStr::new(CAPABILITY), &capability, XattrFlags::empty())?;
-        }
-        for name in object.xattr_names()? {
-            let marks = PREFIXES.iter().filter_map(|prefix| name.to_str()?.strip_prefix(prefix));
-            if marks.into_iter().any(|mark| mark == METACOPY) {
-                object.remove_xattr(&name)?;
-            }
-        }
-        let time = |time| Some(crate::sys::object::NewTime::At(time));
-        object.set_times(time(before.atime), time(before.mtime))?;
+        let filled = data::copy(source.as_fd(), target.as_fd(), length)
+            .and_then(|()| rustix::fs::ftruncate(&target, length))
+            .and_then(|()| if upper.volatile { Ok(()) } else { rustix::fs::fsync(&target) })
+            .inspect(|()| fault::point("metacopy.data-copied"))
+            .and_then(|()| match cut {
+                // What is not cut has changed in no way that anybody can see.
+                None => before.set_back(&object, &target),
+                Some(Cut { caller, .. }) if caller.uid != 0 => self.drop_privileges(caller, node),
+                Some(_) => Ok(()),
+            })
+            .and_then(|()| remove_mark(&object));
+        filled.inspect_err(|_| {
+            undo(rustix::fs::ftruncate(&target, before.stat.size));
+            undo(before.set_back(&object, &target));
+        })?;
         {
             let mut state = node.state.lock();
             state.complete = true;
@@ -200,7 +228,7 @@ impl Overlay {
             state.unsynced = state.unsynced.max(Unsynced::Attributes);
         }
         self.descriptors.remove(crate::layer::descriptors::Key::Data(node.id.0));
-        Ok(())
+        Ok(cut.is_some())
     }
 
     fn lower_mark(&self, place: &LowerPlace) -> Result<Option<Mark>> {
@@ -283,8 +311,15 @@ impl Overlay {
     }
 }
 
-fn target_mode(target: &OwnedFd) -> Result<u32> {
-    stat_fd(target.as_fd()).map(|stat| stat.permissions())
+/// Takes the mark from a file that has its data. It may have one in each namespace.
+fn remove_mark(object: &Object) -> Result<()> {
+    for name in object.xattr_names()? {
+        let marks = PREFIXES.iter().filter_map(|prefix| name.to_str()?.strip_prefix(prefix));
+        if marks.into_iter().any(|mark| mark == METACOPY) {
+            object.remove_xattr(&name)?;
+        }
+    }
+    Ok(())
 }
 
 fn place_name(place: &LowerPlace) -> Option<Name> {

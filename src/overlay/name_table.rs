@@ -148,6 +148,16 @@ impl NameTable {
         }
     }
 
+    /// Notes that the upper layer has no whiteout of the name any more, in a directory that is opaque.
+    pub fn remove_whiteout(&mut self, name: &OsStr) {
+        let Some(at) = self.position(name) else { return };
+        let Some(entry) = &mut self.slots[at].entry else { return };
+        entry.whiteout = None;
+        if !entry.visible {
+            self.erase(at);
+        }
+    }
+
     /// Notes that the directory is opaque now: nothing in it covers anything below.
     pub fn detach_from_lower(&mut self) {
         for at in 0..self.slots.len() {

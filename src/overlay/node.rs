@@ -110,7 +110,7 @@ impl NodeState {
     pub fn is_settled(&self, wanted: Wanted) -> bool {
         let here = match wanted {
             Wanted::Attributes => !matches!(self.place, Place::Lower(_)),
-            Wanted::Data(_) => self.complete,
+            Wanted::Data | Wanted::Cut(_) => self.complete,
         };
         here && self.names.iter().all(|name| name.in_upper)
     }

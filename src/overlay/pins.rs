@@ -110,7 +110,19 @@ impl Overlay {
         self.upper.as_ref()?.work.keep(object).ok()
     }
 
-    /// Lets the object of a node go that nobody refers to any more.
+    /// Takes back a [`pin`](Self::pin) for a change that failed, unless the node was pinned before it.
+    pub(super) fn unpin_unless(&self, was_pinned: bool, node: &Node) {
+        if was_pinned {
+            return;
+        }
+        {
+            let mut state = node.state.lock();
+            state.link_bias += i32::from(matches!(state.pinned, Some(Pinned::Named(_))));
+        }
+        self.unpin(node);
+    }
+
+    /// Lets the object of a node go that nobody refers to any more, or that has a name.
     pub(super) fn unpin(&self, node: &Node) {
         let Some(pinned) = node.state.lock().pinned.take() else { return };
         match (pinned, &self.upper) {

@@ -61,10 +61,12 @@ impl Overlay {
         if !node.has_name(parent, name) {
             return Err(Errno::NOENT);
         }
-        match node.kind.is_dir() {
+        let was_pinned = node.state.lock().pinned.is_some();
+        let removed = match node.kind.is_dir() {
             true => self.rmdir_entered(upper, going, &mut contents),
             false => self.unlink_entered(upper, going, &mut contents),
-        }
+        };
+        removed.inspect_err(|_| self.unpin_unless(was_pinned, node))
     }
 
     fn unlink_entered(

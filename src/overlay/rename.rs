@@ -15,6 +15,7 @@ use super::directory::{Contents, directory};
 use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId};
 use super::{Overlay, RedirectPolicy};
+use crate::layer::descriptors::Key;
 use crate::layer::upper::Spot;
 use crate::layer::{DirMarks, Name, Redirect, Upper};
 use crate::sys::{Errno, Object, Result, dir, fault};
@@ -190,7 +191,7 @@ impl Overlay {
     /// Brings what is to move into the upper layer, in a form in which it can move.
     fn bring_up(&self, node: &Arc<Node>) -> Result<()> {
         if !node.kind.is_dir() {
-            return self.copy_up(node, Wanted::ALL);
+            return self.copy_up(node, Wanted::Data);
         }
         let (pure, redirected) = {
             let contents = self.contents(node)?;
@@ -279,7 +280,7 @@ impl Overlay {
                     self.copy_up(&child, Wanted::Attributes)?;
                     unread.push(child);
                 } else {
-                    self.copy_up(&child, Wanted::ALL)?;
+                    self.copy_up(&child, Wanted::Data)?;
                 }
             }
         }
@@ -294,8 +295,14 @@ impl Overlay {
         let object = Object::Own(self.upper_dir(node)?);
         upper.set_opaque(&object)?;
         if let (Some(contents), Object::Own(fd)) = (guard.contents(), &object) {
+            let owned = |(name, form): (&OsStr, _)| (Name::from(name), form);
+            let whiteouts: Vec<_> = contents.names.whiteouts().map(owned).collect();
             self.unnoticed(&object, || {
-                upper.remove_whiteouts(fd.as_fd(), contents.names.whiteouts())
+                whiteouts.iter().try_for_each(|(name, form)| {
+                    upper.remove_whiteout(fd.as_fd(), name, *form)?;
+                    contents.names.remove_whiteout(name);
+                    Ok(())
+                })
             })?;
         }
         guard.detach_from_lower();
@@ -321,16 +328,20 @@ impl Overlay {
         self.free_mark_name(upper, locked.to(), &to_dir, to.name)?;
         let leaving = spot(from_dir.as_fd(), from.name, locked.from().names.get(from.name));
         let arriving = spot(to_dir.as_fd(), to.name, locked.to().names.get(to.name));
+        let was_pinned = target.is_some_and(|target| target.state.lock().pinned.is_some());
+        let unpin = |_: &Errno| {
+            target.inspect(|target| self.unpin_unless(was_pinned, target));
+        };
         if let Some(target) = target {
-            self.make_way(upper, to, target, &arriving)?;
+            self.make_way(upper, to, target, &arriving, locked.to())?;
         }
-        self.prepare_arrival(upper, source, &arriving, locked.to(), &to_dir)?;
+        self.prepare_arrival(upper, source, &arriving, locked.to(), &to_dir).inspect_err(unpin)?;
         let mut replaced = target.and_then(|target| target.dir.as_ref()).map(|dir| dir.write());
         {
             // No path is resolved between the rename on disk and that in memory.
             let _names = source.kind.is_dir().then(|| self.rename_lock.write());
             source.leave(from.dir, from.name);
-            upper.rename(leaving, arriving, source.kind)?;
+            upper.rename(leaving, arriving, source.kind).inspect_err(unpin)?;
             fault::point("rename.published");
             let ino = locked.from().names.get(from.name).map_or(0, |entry| entry.ino);
             if let Some(target) = target {
@@ -356,6 +367,7 @@ impl Overlay {
         at: At<'_>,
         target: &Arc<Node>,
         arriving: &Spot<'_>,
+        contents: &mut Contents,
     ) -> Result<()> {
         if !arriving.occupied {
             return Ok(());
@@ -365,16 +377,36 @@ impl Overlay {
             return self.pin_if_last(target, at.dir, at.name, &Object::Child(dir, at.name.into()));
         }
         let inside = self.upper_dir(target)?;
-        let object = Object::Own(inside.clone());
         // What is in an empty directory's upper part are marks.
         if !dir::is_empty(inside.as_fd())? {
-            let staged = upper.work.stage_dir(0o700)?;
-            self.copy_upper_attributes(&object, &staged.object())?;
-            upper.set_opaque(&staged.object())?;
-            upper.replace_dir(staged, arriving.dir, arriving.name)?;
+            self.replace_by_bare_dir(upper, at, target, arriving, contents)?;
             fault::point("rename.target-cleared");
         }
-        self.pin(target, &object)
+        self.pin(target, &Object::Own(self.upper_dir(target)?))
+    }
+
+    /// Replaces a directory that shows nothing by an opaque one that also holds nothing, and is the same in
+    /// every other way: for the rename behind this step may fail.
+    fn replace_by_bare_dir(
+        &self,
+        upper: &Upper,
+        at: At<'_>,
+        target: &Arc<Node>,
+        arriving: &Spot<'_>,
+        contents: &mut Contents,
+    ) -> Result<()> {
+        let staged = upper.work.stage_dir(0o700)?;
+        let bare = staged.object();
+        self.copy_upper_attributes(&Object::Own(self.upper_dir(target)?), &bare)?;
+        upper.set_opaque(&bare)?;
+        upper.numbers.write(&bare, target.ino)?;
+        self.mark_impure(upper, contents, &self.upper_dir(at.dir)?)?;
+        let mut inner = directory(target)?.write();
+        upper.replace_dir(staged, arriving.dir, arriving.name)?;
+        self.descriptors.remove(Key::UpperDir(target.id.0));
+        self.unpin(target);
+        inner.detach_from_lower();
+        Ok(())
     }
 
     /// What has to be true on disk before `source` arrives.

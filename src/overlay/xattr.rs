@@ -65,9 +65,13 @@ impl Overlay {
         }
         let mut value = value.to_vec();
         acl::map_ids(&mut value, |id| self.ids.stored_uid(id), |id| self.ids.stored_gid(id))?;
+        // First: whoever may not keep it must not have it under new permissions for a moment either.
+        if name == acl::ACCESS {
+            self.drop_group_bit(caller, &node)?;
+        }
         set(&value)?;
         self.forget_inherited(&node);
-        if name == acl::ACCESS { self.drop_group_bit(caller, &node) } else { Ok(()) }
+        Ok(())
     }
 
     /// Removes an attribute.

@@ -131,9 +131,13 @@ fn copy_through_memory(
         if count == 0 {
             return Ok(at);
         }
-        let written = write_at(target, &buffer[..count], at)?;
-        if written < count {
-            return Err(Errno::NOSPC);
+        let mut written = 0;
+        while written < count {
+            // What could not be written at once fails again, and then tells why.
+            match write_at(target, &buffer[written..count], at + written as u64)? {
+                0 => return Err(Errno::NOSPC),
+                more => written += more,
+            }
         }
         at += count as u64;
     }

@@ -1,7 +1,6 @@
 //! Reading the entries of a directory.
 
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -29,8 +28,8 @@ pub fn for_each(
     mut each: impl FnMut(RawEntry<'_>) -> Result<()>,
 ) -> Result<()> {
     let reader = open::reopen_directory(dir)?;
-    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-    let mut entries = RawDir::new(reader, &mut buffer);
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut entries = RawDir::new(reader, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
