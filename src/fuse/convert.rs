@@ -99,7 +99,7 @@ pub(super) fn new_time(time: TimeOrNow) -> NewTime {
         Ok(after) => Time { sec: after.as_secs().cast_signed(), nsec: after.subsec_nanos() },
         Err(before) => {
             let before = before.duration();
-            Time { sec: -before.as_secs().cast_signed(), nsec: before.subsec_nanos() }
+            Time { sec: before.as_secs().cast_signed().wrapping_neg(), nsec: before.subsec_nanos() }
         }
     })
 }

@@ -300,9 +300,8 @@ impl Overlay {
 
     fn stripped_permissions(&self, caller: Caller, stat: &Stat) -> u32 {
         let mut kept = without_set_id(stat.mode);
-        if caller.uid != 0 && caller.gid != self.ids.shown_gid(stat.gid) {
-            // Nor may a stranger to the group keep its bit (the kernel's setattr_should_drop_sgid). Who is
-            // in it by a supplementary group is not known here.
+        if kept & S_ISGID != 0 && !caller.may_keep_group_bit(self.ids.shown_gid(stat.gid)) {
+            // As the kernel's setattr_should_drop_sgid.
             kept &= !S_ISGID;
         }
         kept
