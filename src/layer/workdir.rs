@@ -218,11 +218,7 @@ impl Workdir {
 
     /// Whether an earlier mount has left a whiteout that others can be linked to.
     fn has_whiteout(&self) -> Result<bool> {
-        match Object::Child(self.own.clone(), Name::from(OsStr::new(WHITEOUT))).stat() {
-            Ok(stat) => Ok(whiteout::is_char_whiteout(&stat)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error),
-        }
+        is_whiteout(&Object::Child(self.own.clone(), Name::from(OsStr::new(WHITEOUT))))
     }
 
     /// Makes the whiteout that others are linked to, if that is possible.
@@ -247,8 +243,7 @@ impl Workdir {
             })?;
             listed
         };
-        let possible =
-            listed && probe.object().stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat));
+        let possible = listed && is_whiteout(&probe.object())?;
         if possible {
             // It stays: a deletion then needs no inode, which a full filesystem could not give.
             match remove(self.own.as_fd(), OsStr::new(WHITEOUT), self.stage.as_fd()) {
@@ -277,7 +272,7 @@ impl Workdir {
         let (one, other) = (self.stage_named_file(0o600)?, self.stage_dir(0o700)?);
         let (Some(from), Some(to)) = (&one.name, &other.name) else { return Ok(false) };
         let flags = RenameFlags::EXCHANGE;
-        Ok(rustix::fs::renameat_with(&self.stage, &**from, &self.stage, &**to, flags).is_ok())
+        is_possible(rustix::fs::renameat_with(&self.stage, &**from, &self.stage, &**to, flags))
     }
 
     /// Whether a rename can leave a whiteout behind (RENAME_WHITEOUT).
@@ -288,9 +283,28 @@ impl Workdir {
         let Some(target) = &to.name else { return Ok(false) };
         let flags = RenameFlags::WHITEOUT;
         let renamed =
-            rustix::fs::renameat_with(&self.stage, &**name, &self.stage, &**target, flags).is_ok();
+            rustix::fs::renameat_with(&self.stage, &**name, &self.stage, &**target, flags);
         let left = Object::Child(self.stage.clone(), name.clone());
-        Ok(renamed && left.stat().is_ok_and(|stat| whiteout::is_char_whiteout(&stat)))
+        Ok(is_possible(renamed)? && is_whiteout(&left)?)
+    }
+}
+
+/// Whether something that was tried out can be done here. Any other error is no answer: a filesystem that fails
+/// once must not be taken for one that cannot.
+fn is_possible(tried: Result<()>) -> Result<bool> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `object` is there and a whiteout.
+fn is_whiteout(object: &Object) -> Result<bool> {
+    match object.stat() {
+        Ok(stat) => Ok(whiteout::is_char_whiteout(&stat)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -19,6 +19,7 @@ mod tree;
 mod ground;
 mod layers;
 mod matrix;
+mod opening;
 mod operations;
 mod reference;
 mod scenario;
