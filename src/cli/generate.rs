@@ -76,13 +76,26 @@ fn synopsis() -> Roff {
     roff.control("br", []);
     roff.text([bold("plyfs umount"), roman(" [-l] "), italic("MOUNTPOINT")]);
     roff.control("br", []);
-    roff.text([bold("plyfs stats"), roman(" [--json] [--watch] "), italic("MOUNTPOINT")]);
+    roff.text([
+        bold("plyfs stats"),
+        roman(" [--json] [--watch["),
+        italic("=SECONDS"),
+        roman("]] "),
+        italic("MOUNTPOINT"),
+    ]);
     roff.control("br", []);
     roff.text([bold("plyfs check"), roman(" [--repair] [--json] [--work "), italic("DIR")]);
-    roff.text([roman("] [--lower "), italic("DIR"), roman("[:"), italic("DIR"), roman("...]] ")]);
-    roff.text([italic("UPPER")]);
+    roff.text([
+        roman("] [--lower "),
+        italic("DIR"),
+        roman("[:"),
+        italic("DIR"),
+        roman("...]] "),
+        italic("UPPER"),
+    ]);
     roff.control("br", []);
-    roff.text([bold("plyfs convert --to"), italic(" FORM LAYER")]);
+    roff.text([bold("plyfs convert --to"), italic(" FORM"), roman(" [--work "), italic("DIR")]);
+    roff.text([roman("] "), italic("LAYER")]);
     roff.control("br", []);
     roff.text([bold("mount -t fuse.plyfs"), italic(" SOURCE MOUNTPOINT "), bold("-o ...")]);
     roff
@@ -120,7 +133,9 @@ fn options(command: &Command, roff: &mut Roff) {
             true => option.get_value_names().unwrap_or_default(),
             false => &[],
         };
-        let values: Vec<_> = values.iter().map(|name| format!(" {name}")).collect();
+        let optional = option.get_num_args().is_some_and(|count| count.min_values() == 0);
+        let value = |name| if optional { format!("[={name}]") } else { format!(" {name}") };
+        let values: Vec<_> = values.iter().map(value).collect();
         roff.text([bold(flags), italic(values.concat())]);
         let words = option.get_possible_values();
         let words: Vec<_> = words.iter().map(|word| word.get_name()).collect();

@@ -156,12 +156,12 @@ pub enum Allow {
     Root,
 }
 
-/// When reading updates access times.
+/// What the flags of the mount say of access times. The kernel updates none of FUSE files, whatever they say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Atime {
     /// `noatime`.
     Never,
-    /// `relatime`, `atime`: when the last access is older than the last change or than a day.
+    /// `relatime`, `atime`.
     Relative,
     /// `strictatime`.
     Strict,

@@ -199,9 +199,9 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "timeout",
         Seconds(|draft, time| draft.options.timeout = Some(time)),
-        Planned,
+        Implemented,
         "unlimited",
-        "how long the kernel keeps names and attributes; what the union itself has read of a directory is kept as long as somebody uses it",
+        "how long the kernel keeps names and attributes, and then ordinary opens as with `io=plain`; what the union itself has read of a directory is kept as long as somebody uses it",
     ),
     OptionSpec::new(
         "io",
@@ -230,8 +230,8 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "writeback",
         Bool(|draft, on| draft.options.writeback = Some(on)),
         Implemented,
-        "as the mount finds best",
-        "the kernel collects small writes before it sends them",
+        "0",
+        "the kernel collects small writes before it sends them; no room (ENOSPC) may then be told only by fsync or close",
     ),
     OptionSpec::new(
         "verify",

@@ -60,41 +60,41 @@ pub(super) const VFS_OPTIONS: &[OptionSpec] = &[
     kernel(
         "atime",
         |draft| draft.options.vfs.atime = Some(Atime::Relative),
-        "the same as `relatime`",
+        "another name of `relatime`",
     ),
     kernel(
         "noatime",
         |draft| draft.options.vfs.atime = Some(Atime::Never),
-        "reading updates no access times",
+        "shown in /proc/mounts; the kernel never updates access times of FUSE files",
     ),
     kernel(
         "relatime",
         |draft| draft.options.vfs.atime = Some(Atime::Relative),
-        "reading updates access times that are older than the last change or than a day",
+        "shown in /proc/mounts; reading updates no access times, see `noatime`",
     ),
     kernel("norelatime", |draft| undo_atime(draft, Atime::Relative), "undoes `relatime`"),
     kernel(
         "strictatime",
         |draft| draft.options.vfs.atime = Some(Atime::Strict),
-        "reading updates access times",
+        "as `relatime`, but not shown",
     ),
     kernel("nostrictatime", |draft| undo_atime(draft, Atime::Strict), "undoes `strictatime`"),
-    kernel(
-        "diratime",
-        |draft| draft.options.vfs.dir_atime = Some(true),
-        "access times of directories too",
-    ),
+    kernel("diratime", |draft| draft.options.vfs.dir_atime = Some(true), "undoes `nodiratime`"),
     kernel(
         "nodiratime",
         |draft| draft.options.vfs.dir_atime = Some(false),
-        "not those of directories",
+        "shown in /proc/mounts; no effect, see `noatime`",
     ),
-    kernel("sync", |draft| draft.options.vfs.sync = Some(true), "every write is synchronous"),
+    kernel(
+        "sync",
+        |draft| draft.options.vfs.sync = Some(true),
+        "every write is synchronous; changes of directories are not",
+    ),
     kernel("async", |draft| draft.options.vfs.sync = Some(false), "undoes `sync`"),
     kernel(
         "dirsync",
         |draft| draft.options.vfs.dir_sync = true,
-        "changes of directories are synchronous",
+        "shown in /proc/mounts; changes of directories are not synchronous",
     ),
     kernel(
         "nosymfollow",
