@@ -209,6 +209,10 @@ impl Overlay {
             }
         }
         self.copy_attributes(upper, &place, &stat, &object, cut)?;
+        if let (Some(cut), Some(file)) = (cut, staged.file()) {
+            // Whether this process may keep set-id bits (root of a user namespace may not) is known to the filesystem.
+            rustix::fs::ftruncate(file, cut.size)?;
+        }
         upper.numbers.write(&object, node.ino)?;
         if let (false, Some(file)) = (upper.volatile, staged.file()) {
             rustix::fs::fsync(file)?;

@@ -3,7 +3,7 @@
 use crate::cases::case::Case;
 use crate::cases::layer::{Data, Item::*, Layer, Leaf::*, layer, meta};
 use crate::cases::model::CAPABILITY;
-use crate::cases::op::{Op, Op::*, Target::*};
+use crate::cases::op::{Change::*, Op, Op::*, Target::*};
 use crate::cases::text::{Text, t};
 use crate::isolated;
 use crate::setup::{Setup, Setup::*};
@@ -30,5 +30,16 @@ fn a_write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
         let with = meta(0o6711).xattr(t(CAPABILITY), capability());
         let layers = vec![layer(vec![]), layer(vec![Leaf(t("b"), with, File(one_byte()))])];
         check(Default, layers, &[Write(At(t("b")), 0, one_byte(), false)]);
+    });
+}
+
+#[test]
+fn root_of_a_user_namespace_who_cuts_a_lower_file_takes_its_set_id_bits() {
+    isolated!(UserNamespace, {
+        let data = Data { len: 4096, fill: 57, sparse: false };
+        let layers = vec![layer(vec![]), layer(vec![Leaf(t("b/b"), meta(0o2755), File(data))])];
+        for size in [100, 4096, 5000] {
+            check(UserNamespace, layers.clone(), &[SetAttr(At(t("b/b")), Size(size, 0))]);
+        }
     });
 }
