@@ -93,16 +93,18 @@ impl CheckArgs {
 
 fn text(upper: &Path, summary: &Summary) -> String {
     let Summary { objects, problems, repaired, notes } = summary;
-    let count = |number: &u64, word: &str| {
-        format!("{number} {word}{}", if *number == 1 { "" } else { "s" })
-    };
     let state = match (problems, repaired) {
         (0, _) => "clean".to_owned(),
-        (_, 0) => count(problems, "problem"),
-        _ => format!("{}, {repaired} repaired", count(problems, "problem")),
+        (_, 0) => counted(*problems, "problem"),
+        _ => format!("{}, {repaired} repaired", counted(*problems, "problem")),
     };
     let upper = upper.display();
-    format!("{upper}: {state}; {}, {}", count(objects, "object"), count(notes, "note"))
+    format!("{upper}: {state}; {}, {}", counted(*objects, "object"), counted(*notes, "note"))
+}
+
+/// "1 object", "2 objects".
+pub(super) fn counted(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The table of docs/check.md: a row for each rule.

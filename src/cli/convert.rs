@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
 
+use super::check::counted;
 use super::error::{CliError, one_line};
 use super::logging;
 use crate::convert::{Converted, Form, convert};
@@ -54,7 +55,7 @@ impl ConvertArgs {
         let Converted { objects, changed } = convert(&self.layer, form, self.work.as_deref())
             .map_err(|error| CliError::Failure(error.to_string()))?;
         let layer = self.layer.display();
-        let line = format!("{layer}: {changed} steps, {objects} objects");
+        let line = format!("{layer}: {}, {}", counted(changed, "step"), counted(objects, "object"));
         Ok(writeln!(io::stdout(), "{}", one_line(&line))?)
     }
 }
