@@ -131,6 +131,21 @@ fn a_change_of_a_name_is_one_message_and_what_the_kernel_forgets() {
 }
 
 #[test]
+fn attributes_are_asked_for_each_time_and_access_lists_once() {
+    needs_root!();
+    let union = mount(Union::new().lower("f d/a"));
+    walk(&union.path(""));
+    let ask = |name: &str| {
+        let answer = rustix::fs::getxattr(union.path("d/a"), name, &mut [0u8; 64]);
+        assert_eq!(answer, Err(rustix::io::Errno::NODATA), "{name}");
+    };
+    ask("user.absent");
+    assert_eq!(messages(&union, || ask("user.absent")), "GETXATTR 1");
+    ask("system.posix_acl_access");
+    assert_eq!(messages(&union, || ask("system.posix_acl_access")), "");
+}
+
+#[test]
 fn a_file_is_read_in_pieces_of_128_kib_and_once() {
     needs_root!();
     let large = |dir: &Path| {
