@@ -11,12 +11,12 @@ pub mod statistics;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents, PollFlags,
     PollNotifier, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -57,6 +57,7 @@ const GENERATION: Generation = Generation(0);
 pub struct Adapter {
     overlay: Arc<Overlay>,
     statistics: Arc<Statistics>,
+    notifier: Arc<OnceLock<Notifier>>,
     policy: Policy,
     agreed: Agreed,
 }
@@ -72,9 +73,34 @@ impl Adapter {
         Self {
             overlay: Arc::new(overlay),
             statistics: Arc::new(Statistics::new()),
+            notifier: Arc::default(),
             policy,
             agreed: Agreed::default(),
         }
+    }
+
+    /// The way to tell the kernel what it does not expect, to be put there when the session is open.
+    pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        self.notifier.clone()
+    }
+
+    /// Has the kernel ask again for the attributes of a node: it does not know which calls of ioctl(2) change the
+    /// time of the last change of attributes.
+    fn forget_attributes(&self, ino: INodeNo) {
+        // A negative offset stands for attributes alone (`FUSE_NOTIFY_INVAL_INODE`).
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(ino, -1, 0)
+        {
+            log::debug!("attributes of node {ino} cannot be invalidated: {error}");
+        }
+    }
+
+    /// The answer to an ioctl(2) that has set something.
+    fn changed(&self, ino: INodeNo, set: Result<()>) -> Result<Vec<u8>> {
+        set.map(|()| {
+            self.forget_attributes(ino);
+            Vec::new()
+        })
     }
 
     /// Tells about this mount while it is served.
@@ -567,13 +593,13 @@ impl Filesystem for Adapter {
                 .inode_flags(node(ino))
                 .map(|flags| convert::flags_bytes(flags, output_size)),
             Some(InodeFlagsCall::Set(flags)) => {
-                self.overlay.set_inode_flags(node(ino), flags).map(|()| Vec::new())
+                self.changed(ino, self.overlay.set_inode_flags(node(ino), flags))
             }
             Some(InodeFlagsCall::GetExtended) => {
                 self.overlay.extended_flags(node(ino)).map(|value| value.to_vec())
             }
             Some(InodeFlagsCall::SetExtended(value)) => {
-                self.overlay.set_extended_flags(node(ino), &value).map(|()| Vec::new())
+                self.changed(ino, self.overlay.set_extended_flags(node(ino), &value))
             }
             None => Err(Errno::NOTTY),
         };

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fuser::{Config, Filesystem, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -16,6 +16,7 @@ use super::error::MountError;
 use super::mounted::{Detached, Mounted};
 use super::options::Allow;
 use super::{REPORT_SIGNAL, abandoned};
+use crate::fuse::Adapter;
 use crate::sys::process::Signals;
 
 /// How long the users of a mount that a signal took away may finish what they do. Then the program
@@ -35,8 +36,8 @@ pub struct Running {
 ///
 /// # Errors
 /// When that fails; the mount is detached again.
-pub fn start<F: Filesystem>(
-    filesystem: F,
+pub fn start(
+    filesystem: Adapter,
     device: OwnedFd,
     mounted: Mounted,
     readers: usize,
@@ -51,8 +52,8 @@ pub fn start<F: Filesystem>(
     }
 }
 
-fn launch<F: Filesystem>(
-    filesystem: F,
+fn launch(
+    filesystem: Adapter,
     device: OwnedFd,
     readers: usize,
     allow: Option<Allow>,
@@ -65,7 +66,9 @@ fn launch<F: Filesystem>(
         Some(Allow::Root) => SessionACL::RootAndOwner,
         Some(Allow::Other) | None => SessionACL::All,
     };
+    let notifier = filesystem.notifier();
     let session = Session::from_fd(filesystem, device, acl, config)?;
+    notifier.get_or_init(|| session.notifier());
     let thread = thread::Builder::new().name("session".into()).spawn(move || {
         let _hold = hold;
         session.run()

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::needs_root;
 use crate::support::posix::{
-    errno, exists, get_xattr, open_file, open_rw, remove_xattr, run, set_xattr, text, xattrs,
+    errno, exists, get_xattr, lstat, open_file, open_rw, remove_xattr, run, set_xattr, text, xattrs,
 };
 use crate::support::{Union, same_as_plain};
 
@@ -118,10 +118,16 @@ fn lsattr_and_chattr_work() {
     needs_root!();
     let union = Union::new().lower("f a\nd d").mount();
     for path in ["a", "d"] {
+        lstat(union.path(path));
         run("lsattr", ["-d".as_ref(), union.path(path).as_os_str()]);
         run("chattr", ["+d".as_ref(), union.path(path).as_os_str()]);
         let shown = run("lsattr", ["-d".as_ref(), union.path(path).as_os_str()]);
         assert!(shown.split(' ').next().unwrap().contains('d'), "{shown}");
+        let change = |path| {
+            let stat = lstat(path);
+            (stat.st_ctime, stat.st_ctime_nsec)
+        };
+        assert_eq!(change(union.path(path)), change(union.upper(path)), "{path}");
     }
 }
 
