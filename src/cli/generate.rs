@@ -168,6 +168,13 @@ fn rest() -> Roff {
             ][..],
         ),
         (
+            "SIGNALS",
+            &[
+                ("SIGTERM, SIGINT, SIGHUP", "Unmount, also when the mount is in use, and end."),
+                ("SIGUSR1", "Write what plyfs stats shows into the log, as one line of JSON."),
+            ],
+        ),
+        (
             "EXIT STATUS",
             &[
                 ("0", "Done; a mount answers by then."),
