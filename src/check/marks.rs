@@ -1,7 +1,7 @@
 //! Marks in extended attributes: of directories, and of what is in them.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +16,7 @@ use crate::layer::index::LinkCount;
 use crate::layer::mark::{Mark, Namespace};
 use crate::layer::stat_override::{Overridden, StatOverride};
 use crate::layer::{Opaque, Redirect, whiteout};
-use crate::sys::stat::stat_at;
-use crate::sys::{Errno, FileKind, Object, Result};
+use crate::sys::{Errno, Object, Result};
 
 /// The marks of one directory.
 #[derive(Default)]
@@ -62,15 +61,7 @@ impl UpperCheck<'_, '_> {
                 None => self.check_other(&object, path, name)?,
             }
         }
-        let file = OsStr::new(whiteout::OPAQUE_FILE);
-        state.opaque_file = match stat_at(dir.as_fd(), file) {
-            Ok(stat) => {
-                let file = Object::Child(dir.clone(), file.into());
-                stat.kind() == FileKind::Regular && !whiteout::is_literal(&file)?
-            }
-            Err(Errno::NOENT) => false,
-            Err(error) => return Err(error),
-        };
+        state.opaque_file = whiteout::has_opaque_file(dir)?;
         Ok(state)
     }
 

@@ -1,14 +1,13 @@
 //! What an entry of a layer is, and how its directory is marked.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::layer::mark::{Mark, Namespace};
 use crate::layer::{DirMarks, Name, Opaque, whiteout};
 use crate::sys::dir::RawEntry;
-use crate::sys::stat::stat_at;
-use crate::sys::{Errno, FileKind, Object, Result};
+use crate::sys::{FileKind, Object, Result};
 
 /// What an entry is.
 pub(super) enum Item {
@@ -30,6 +29,8 @@ pub(super) enum Item {
 pub(super) struct Marks {
     pub dir: DirMarks,
     pub opaque: bool,
+    /// Whether `.wh..wh..opq` is in it, and is a mark.
+    pub opaque_file: bool,
     /// Whether root's kernel marked it, so that `user.overlay.` attributes on it are a user's.
     pub by_root: bool,
 }
@@ -42,16 +43,9 @@ impl Marks {
             .xattr_names()?
             .iter()
             .any(|name| Mark::of(name) == Some((Namespace::Trusted, Mark::Origin)));
-        let file = OsStr::new(whiteout::OPAQUE_FILE);
-        let by_file = match stat_at(dir.as_fd(), file) {
-            Ok(stat) => {
-                let file = Object::Child(dir.clone(), file.into());
-                stat.kind() == FileKind::Regular && !whiteout::is_literal(&file)?
-            }
-            Err(Errno::NOENT) => false,
-            Err(error) => return Err(error),
-        };
-        Ok(Self { opaque: by_file || marks.opaque == Opaque::Yes, dir: marks, by_root })
+        let opaque_file = whiteout::has_opaque_file(dir)?;
+        let opaque = opaque_file || marks.opaque == Opaque::Yes;
+        Ok(Self { dir: marks, opaque, opaque_file, by_root })
     }
 }
 

@@ -60,12 +60,9 @@ impl<'a> Rewrite<'a> {
                 self.step();
             }
         }
-        if marks.opaque && !self.form.has_dot_files() {
-            match rustix::fs::unlinkat(dir, whiteout::OPAQUE_FILE, AtFlags::empty()) {
-                Ok(()) => self.step(),
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
+        if marks.opaque_file && !self.form.has_dot_files() {
+            rustix::fs::unlinkat(dir, whiteout::OPAQUE_FILE, AtFlags::empty())?;
+            self.step();
         }
         Ok(())
     }

@@ -6,12 +6,14 @@
 //! `.wh.NAME`.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
 
 use super::dir_marks::{Namespaces, PREFIXES};
-use crate::sys::{FileKind, Object, Result, Stat};
+use crate::sys::{Errno, FileKind, Object, Result, Stat};
 
 /// What a `.wh.` file's name begins with.
 pub const PREFIX: &[u8] = b".wh.";
@@ -63,9 +65,19 @@ pub fn is_literal(object: &Object) -> Result<bool> {
     has_mark(object, LITERAL)
 }
 
+/// Whether the file that makes a directory opaque is in `dir`, and not something of a user that is called so.
+pub fn has_opaque_file(dir: &Arc<OwnedFd>) -> Result<bool> {
+    let file = Object::Child(dir.clone(), OsStr::new(OPAQUE_FILE).into());
+    match file.stat() {
+        Ok(stat) => Ok(stat.kind() == FileKind::Regular && !is_literal(&file)?),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Marks a file whose name begins with `.wh.` as meant literally.
 pub fn mark_literal(namespaces: Namespaces, object: &Object) -> Result<()> {
-    let name = namespaces.name(LITERAL).ok_or(crate::sys::Errno::INVAL)?;
+    let name = namespaces.name(LITERAL).ok_or(Errno::INVAL)?;
     object.set_xattr(&name, b"y", XattrFlags::empty())
 }
 

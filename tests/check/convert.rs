@@ -242,6 +242,23 @@ fn a_rewrite_that_is_killed_leaves_the_same_union_and_goes_on() {
     assert_eq!(names(union.scratch()), ["log", "lower0", "merged", "upper", "work"]);
 }
 
+/// What a user has called like the mark of an opaque directory is his, in an opaque directory too.
+#[test]
+fn what_is_called_like_the_mark_of_an_opaque_directory_stays() {
+    needs_root!();
+    let file = "f d/.wh..wh..opq text=text user.overlay.plyfs.literal=y";
+    for (own, kept) in [(file, Some("text")), ("d d/.wh..wh..opq", None)] {
+        let upper = format!("d d user.overlay.opaque=y\n{own}");
+        let mut union = Union::new().lower(LOWER).upper(&upper).layers();
+        let before = shown(&mut union, Program::Plyfs, &[]);
+        assert!(steps(&union.upper(""), "kernel") > 0);
+        let path = union.upper("d/.wh..wh..opq");
+        assert_eq!(std::fs::read_to_string(&path).ok().as_deref(), kept, "{own}");
+        assert!(path.exists(), "{own}");
+        assert_same(&before, &shown(&mut union, Program::Plyfs, &[]), own);
+    }
+}
+
 /// A layer with a private attribute of a user keeps that.
 #[test]
 fn attributes_of_users_stay() {
