@@ -286,7 +286,7 @@ impl Overlay {
         }
         match self.writable()?.overriding {
             Some(form) => form.store(object, &overridden(stat, kept)),
-            None => object.set_permissions(kept),
+            None => owner_rights::set_permissions(object, kept),
         }
     }
 

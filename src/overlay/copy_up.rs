@@ -49,6 +49,8 @@ struct Copy<'u> {
     staged: Staged<'u>,
     /// What it is a copy of.
     place: LowerPlace,
+    /// The number of names of the lower file.
+    lower_links: i32,
     /// Where the data is, of a copy without data.
     data_source: Option<LowerPlace>,
     /// Whether it is the file as it is to be cut.
@@ -218,7 +220,8 @@ impl Overlay {
             rustix::fs::fsync(file)?;
             fault::point("copy-up.synced");
         }
-        Ok(Copy { staged, place, data_source, cut: cut.is_some() })
+        let lower_links = stat.nlink.cast_signed();
+        Ok(Copy { staged, place, lower_links, data_source, cut: cut.is_some() })
     }
 
     fn copy_data(&self, source: &LowerPlace, target: &OwnedFd, keep: u64) -> Result<()> {
@@ -304,7 +307,7 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        Copy { staged, place, data_source, .. }: Copy<'_>,
+        copy: Copy<'_>,
         name: &NameRef,
     ) -> Result<bool> {
         let mut contents = self.contents_mut(&name.parent)?;
@@ -312,22 +315,21 @@ impl Overlay {
             return Ok(false);
         }
         let dir = self.upper_dir(&name.parent)?;
-        let object = staged.object();
+        let object = copy.staged.object();
         let stat = object.stat()?;
-        let file = staged.file().cloned();
-        let identity = self.lower_link_identity(node, &place)?;
-        let lower_links = self.lowers.stat(&place)?.nlink as i32;
+        let file = copy.staged.file().cloned();
+        let identity = self.lower_link_identity(node, &copy.place)?;
+        let (lower_links, data_source) = (copy.lower_links, copy.data_source.clone());
         let indexed = self.unnoticed(&Object::Own(dir.clone()), || {
             self.mark_impure(upper, &mut contents, &dir)?;
             self.free_mark_name(upper, &mut contents, &dir, &name.name)?;
             upper.prepare_name(&object, node.kind, &name.name)?;
             let indexed = match &identity {
                 Some(identity) => {
-                    let links = lower_links;
-                    Some(self.publish_indexed(upper, node, links, staged, identity, &dir, name)?)
+                    Some(self.publish_indexed(upper, node, copy, identity, &dir, &name.name)?)
                 }
                 None => {
-                    staged.publish_new(dir.as_fd(), &name.name)?;
+                    copy.staged.publish_new(dir.as_fd(), &name.name)?;
                     None
                 }
             };
@@ -347,16 +349,14 @@ impl Overlay {
     }
 
     /// Publishes a copy of a file with several names through the index.
-    #[allow(clippy::too_many_arguments)]
     fn publish_indexed(
         &self,
         upper: &Upper,
         node: &Node,
-        lower_links: i32,
-        staged: Staged<'_>,
+        Copy { staged, lower_links, .. }: Copy<'_>,
         identity: &Identity,
         dir: &OwnedFd,
-        name: &NameRef,
+        name: &OsStr,
     ) -> Result<Place> {
         let before = node.state.lock().link_bias;
         let bias = lower_links + before - 2;
@@ -368,9 +368,9 @@ impl Overlay {
             .index
             .add(identity, &object, |index, entry| staged.link_to(index.as_fd(), entry))?;
         fault::point("copy-up.indexed");
-        let published = staged.publish_new(dir.as_fd(), &name.name).and_then(|()| {
+        let published = staged.publish_new(dir.as_fd(), name).and_then(|()| {
             upper.index.set_bias(&entry, bias).inspect_err(|_| {
-                undo(rustix::fs::unlinkat(dir, &*name.name, AtFlags::empty()));
+                undo(rustix::fs::unlinkat(dir, name, AtFlags::empty()));
             })
         });
         published.inspect_err(|_| undo(upper.index.remove(&entry)))?;
@@ -421,11 +421,11 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        Copy { staged, place, .. }: &Copy<'_>,
+        Copy { staged, place, lower_links, .. }: &Copy<'_>,
     ) -> Result<()> {
         let object = staged.object();
         let stat = object.stat()?;
-        let links = self.lowers.stat(place)?.nlink as i32 + node.state.lock().link_bias;
+        let links = lower_links + node.state.lock().link_bias;
         let identity = if links > 0 { self.lower_link_identity(node, place)? } else { None };
         let adopted =
             match identity {

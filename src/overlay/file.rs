@@ -50,6 +50,13 @@ pub struct FilesystemStat {
     pub longest_name: u32,
 }
 
+/// The layer that data was opened in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DataFrom {
+    Upper,
+    Below,
+}
+
 impl Overlay {
     /// The open data of a regular file; for writing, it must have been copied up.
     pub(super) fn data(&self, node: &Node, write: bool) -> Result<Arc<OwnedFd>> {
@@ -61,10 +68,9 @@ impl Overlay {
             Some(cached) if cached.writable || !write => return Ok(cached.fd),
             _ => {}
         }
-        let was_complete = node.state.lock().complete;
-        let fd = self.descriptors.with_room(|| self.open_data(node, write))?;
+        let (fd, from) = self.descriptors.with_room(|| self.open_data(node, write))?;
         let fd = self.descriptors.put(key, fd, write);
-        if !was_complete && node.state.lock().complete {
+        if from == DataFrom::Below && node.state.lock().complete {
             // The file was copied up, or got its data, while the former place was being opened.
             self.descriptors.remove(key);
             return self.data(node, write);
@@ -72,17 +78,22 @@ impl Overlay {
         Ok(fd)
     }
 
-    fn open_data(&self, node: &Node, write: bool) -> Result<OwnedFd> {
-        self.at(node, |located| match located {
-            Located::Upper(object) => match self.upper_data_source(node, &object)? {
-                // It must have got its data before it is written to.
-                Some(_) if write => Err(Errno::IO),
-                Some(place) => self.lowers.open(&place),
-                None if write => self.open_upper(&object, OFlags::RDWR),
-                None => self.open_upper(&object, OFlags::RDONLY),
-            },
-            Located::Lower(_) if write => Err(Errno::ROFS),
-            Located::Lower(place) => self.lowers.open(&self.lower_data_place(node, &place)?),
+    fn open_data(&self, node: &Node, write: bool) -> Result<(OwnedFd, DataFrom)> {
+        self.at(node, |located| {
+            let below = match located {
+                Located::Upper(object) => match self.upper_data_source(node, &object)? {
+                    // It must have got its data before it is written to.
+                    Some(_) if write => return Err(Errno::IO),
+                    Some(place) => place,
+                    None => {
+                        let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
+                        return Ok((self.open_upper(&object, flags)?, DataFrom::Upper));
+                    }
+                },
+                Located::Lower(_) if write => return Err(Errno::ROFS),
+                Located::Lower(place) => self.lower_data_place(node, &place)?,
+            };
+            Ok((self.lowers.open(&below)?, DataFrom::Below))
         })
     }
 

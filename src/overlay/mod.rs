@@ -15,8 +15,9 @@
 //!    node's `reading` lock before its own directory lock, which is free while layers are asked;
 //! 3. the rename lock: shared while a path of names is turned into a descriptor, exclusive for the
 //!    moment in which a directory gets another name;
-//! 4. leaves, held for no system call and never together, but for a node's state inside the node table:
-//!    the node table, the state of one node, the descriptor cache, the index.
+//! 4. the lock on lent rights (`layer::owner_rights`), held for the steps of one change on disk;
+//! 5. leaves, held for no system call and never together, but for a node's state inside the node table:
+//!    the node table, the state of one node, the descriptor cache, the pins, the index.
 
 mod acl;
 mod attr;

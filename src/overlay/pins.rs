@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::node::{Node, NodeState};
+use parking_lot::{Condvar, Mutex};
+
+use super::node::Node;
 use super::{Overlay, Result};
 use crate::layer::Name;
 use crate::layer::descriptors::Key;
@@ -30,16 +32,25 @@ pub(super) enum Pinned {
 /// How many objects are kept alive, and how many have been let go.
 #[derive(Default)]
 pub(super) struct Pins {
-    kept: AtomicU64,
+    kept: Mutex<u64>,
+    /// Changed under the lock on `kept` only.
     released: AtomicU64,
+    /// Something has been let go.
+    let_go: Condvar,
 }
 
 impl Pins {
-    fn keep(&self, state: &mut NodeState, pinned: Pinned) {
-        // The object has one name more than the union knows of.
-        state.link_bias -= i32::from(matches!(pinned, Pinned::Named(_)));
-        state.pinned = Some(pinned);
-        self.kept.fetch_add(1, Ordering::Relaxed);
+    fn keep_one(&self) {
+        *self.kept.lock() += 1;
+    }
+
+    fn let_one_go(&self) {
+        {
+            let mut kept = self.kept.lock();
+            *kept -= 1;
+            self.released.fetch_add(1, Ordering::Relaxed);
+        }
+        self.let_go.notify_all();
     }
 
     /// Does something that needs space, once more if deleted objects have given some back meanwhile.
@@ -54,11 +65,13 @@ impl Pins {
     /// Waits until something has been let go since there were `before`.
     fn wait_for_release(&self, before: u64) -> bool {
         let deadline = Instant::now() + PATIENCE;
+        let mut kept = self.kept.lock();
+        let mut late = false;
         while self.released.load(Ordering::Relaxed) == before {
-            if self.kept.load(Ordering::Relaxed) == 0 || Instant::now() > deadline {
+            if late || *kept == 0 {
                 return false;
             }
-            std::thread::yield_now();
+            late = self.let_go.wait_until(&mut kept, deadline).timed_out();
         }
         true
     }
@@ -80,7 +93,13 @@ impl Overlay {
                 }
             },
         }?;
-        self.pins.keep(&mut node.state.lock(), pinned);
+        {
+            let mut state = node.state.lock();
+            // The object has one name more than the union knows of.
+            state.link_bias -= i32::from(matches!(pinned, Pinned::Named(_)));
+            state.pinned = Some(pinned);
+        }
+        self.pins.keep_one();
         Ok(())
     }
 
@@ -132,12 +151,44 @@ impl Overlay {
                 self.descriptors.give_back();
             }
         }
-        self.pins.kept.fetch_sub(1, Ordering::Relaxed);
-        self.pins.released.fetch_add(1, Ordering::Relaxed);
+        self.pins.let_one_go();
     }
 }
 
 fn same_inode(one: &Object, other: &Object) -> Result<bool> {
     let (one, other) = (one.stat()?, other.stat()?);
     Ok((one.dev, one.ino) == (other.dev, other.ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Tries a change that finds room at the second try; `at_first` happens during the first. Returns the number of
+    /// tries.
+    fn tries(pins: &Pins, at_first: impl Fn()) -> u32 {
+        let tries = Cell::new(0);
+        let done = pins.with_space(|| {
+            tries.set(tries.get() + 1);
+            if tries.get() > 1 {
+                return Ok(());
+            }
+            at_first();
+            Err(Errno::NOSPC)
+        });
+        assert_eq!(done.is_ok(), tries.get() == 2);
+        tries.get()
+    }
+
+    #[test]
+    fn what_found_no_room_is_tried_again_when_something_has_been_let_go() {
+        let pins = Pins::default();
+        pins.keep_one();
+        // The last one: nothing is left then that could give room back.
+        assert_eq!(tries(&pins, || pins.let_one_go()), 2);
+        assert_eq!(tries(&pins, || {}), 1);
+        pins.keep_one();
+        assert_eq!(tries(&pins, || {}), 1);
+    }
 }

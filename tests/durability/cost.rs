@@ -1,6 +1,9 @@
-//! How often each operation waits for the disk: what docs/semantics.md says under "What survives a crash".
+//! How often each operation waits for the disk, which is what docs/semantics.md says under "What survives a crash",
+//! and opens a file.
 
-use plyfs::overlay::{Config, Overlay, UpperDirs};
+use std::ffi::OsStr;
+
+use plyfs::overlay::{Config, NodeId, Overlay, UpperDirs};
 
 use crate::facade::Facade;
 use crate::story::steps;
@@ -86,4 +89,34 @@ fn syncs(overlay: &Facade, text: &str) -> String {
         || steps(text).iter().for_each(|step| step.perform(overlay)),
     );
     calls.join(" ")
+}
+
+#[test]
+fn a_file_is_opened_once_to_be_read() {
+    crate::needs_root!();
+    let scratch = Scratch::new();
+    let [upper, work, lower] = ["upper", "work", "lower"].map(|name| scratch.dir(name));
+    tree::make(&lower, "f below text=text");
+    tree::make(&upper, "f above text=text");
+    let overlay = Overlay::open(&Config {
+        lower: vec![lower.clone()],
+        upper: Some(UpperDirs { upper: upper.clone(), work }),
+        ..Config::default()
+    })
+    .unwrap();
+    for path in [lower.join("below"), upper.join("above")] {
+        let name: &OsStr = path.file_name().unwrap();
+        let node = overlay.lookup(NodeId::ROOT, name).unwrap().unwrap().node;
+        let mut opened = 0;
+        let read = watch(
+            |call| {
+                let its_name = call.paths().iter().any(|it| it.file_name() == Some(name));
+                opened += u32::from(call.name.starts_with("open") && its_name);
+                Answer::Go
+            },
+            || [0, 2].map(|offset| overlay.read(node, offset, &mut [0; 8])),
+        );
+        // Before it is opened, what it is is looked at by a descriptor that can do no more.
+        assert_eq!((read, opened), ([Ok(4), Ok(2)], 2), "{}", path.display());
+    }
 }
