@@ -56,6 +56,8 @@ pub struct LowerDir {
     pub layer: LayerIndex,
     serial: u64,
     parent: Option<(Arc<LowerDir>, Name)>,
+    /// Where its descriptor is kept, if it is.
+    descriptors: Arc<Descriptors>,
 }
 
 /// An object in a lower layer.
@@ -70,13 +72,16 @@ pub enum LowerPlace {
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl LowerDir {
-    fn new(layer: LayerIndex, parent: Option<(Arc<LowerDir>, Name)>) -> Arc<Self> {
-        Arc::new(Self { layer, serial: SERIAL.fetch_add(1, Ordering::Relaxed), parent })
+    fn root(layer: LayerIndex, descriptors: Arc<Descriptors>) -> Arc<Self> {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { layer, serial, parent: None, descriptors })
     }
 
     /// The directory `name` in this one, which must be known to exist.
     pub fn child(self: &Arc<Self>, name: Name) -> Arc<Self> {
-        Self::new(self.layer, Some((self.clone(), name)))
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let parent = Some((self.clone(), name));
+        Arc::new(Self { layer: self.layer, serial, parent, descriptors: self.descriptors.clone() })
     }
 
     /// The names that lead here from the layer's root.
@@ -93,8 +98,10 @@ impl LowerDir {
 }
 
 impl Drop for LowerDir {
-    /// Takes a long chain apart step by step: a recursion would be as deep as the tree.
+    /// Closes its descriptor, which nobody could ask for any more. Takes a long chain apart step by step: a
+    /// recursion would be as deep as the tree.
     fn drop(&mut self) {
+        self.descriptors.remove(Key::LowerDir(self.serial));
         let mut parent = self.parent.take();
         while let Some((dir, _)) = parent {
             parent = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
@@ -123,7 +130,9 @@ impl Lowers {
     /// The stack of `layers`, of which the first `merged` take part in the union and the others only
     /// hold data.
     pub fn new(layers: Vec<Layer>, merged: usize, descriptors: Arc<Descriptors>) -> Self {
-        let roots = (1..=layers.len()).map(|n| LowerDir::new(LayerIndex(n as u16), None)).collect();
+        let roots = (1..=layers.len())
+            .map(|n| LowerDir::root(LayerIndex(n as u16), descriptors.clone()))
+            .collect();
         Self { layers, roots, merged, descriptors }
     }
 
@@ -319,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_chain_of_any_length_can_be_dropped() {
-        let mut dir = LowerDir::new(LayerIndex(1), None);
+        let mut dir = LowerDir::root(LayerIndex(1), Arc::new(Descriptors::new(8)));
         for _ in 0..1_000_000 {
             dir = dir.child(Name::from(OsStr::new("d")));
         }

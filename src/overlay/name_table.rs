@@ -3,7 +3,8 @@
 //! A lookup costs one hash; an absent name costs no system call, however many layers there are. Every
 //! name has a cookie that it keeps as long as it exists, and cookies only grow, so that reading the
 //! directory piece by piece is stable while it changes: no name comes twice, and none that stays is
-//! missed. A reader who makes a name for each that he reads comes to an end all the same: names that are
+//! missed. A name that is made again soon gets its old cookie back: else a reader who has been past it
+//! could come upon it once more. A reader who makes a name for each that he reads comes to an end all the same: names that are
 //! younger than the latest beginning of a reading are left for the next one.
 
 use std::ffi::OsStr;
@@ -58,12 +59,14 @@ pub(super) struct NameTable {
     /// The first cookie that was free when somebody last began to read; 0 if nobody has.
     read_end: AtomicU64,
     visible: usize,
+    /// How many slots hold a name that is gone, only for its cookie.
+    gone: usize,
 }
 
 impl NameTable {
     pub fn get(&self, name: &OsStr) -> Option<&NameEntry> {
         let at = self.position(name)?;
-        self.slots[at].entry.as_ref()
+        self.slots[at].entry.as_ref().filter(|entry| !entry.is_gone())
     }
 
     /// The entry of a name that exists in the union.
@@ -73,7 +76,7 @@ impl NameTable {
 
     pub fn get_mut(&mut self, name: &OsStr) -> Option<&mut NameEntry> {
         let at = self.position(name)?;
-        self.slots[at].entry.as_mut()
+        self.slots[at].entry.as_mut().filter(|entry| !entry.is_gone())
     }
 
     /// Whether no name exists.
@@ -115,7 +118,11 @@ impl NameTable {
     /// Notes that the upper layer now has an object of that name, which exists from now on.
     pub fn insert_upper(&mut self, name: Name, kind: FileKind, ino: u64) -> &NameEntry {
         let at = match self.position(&name) {
-            Some(at) => at,
+            Some(at) => {
+                self.gone -=
+                    usize::from(self.slots[at].entry.as_ref().is_some_and(|e| e.is_gone()));
+                at
+            }
             None => self.push(name),
         };
         // `push` and `position` only ever lead to an occupied slot.
@@ -138,14 +145,11 @@ impl NameTable {
         let Some(at) = self.position(name) else { return };
         let Some(entry) = &mut self.slots[at].entry else { return };
         self.visible -= usize::from(entry.visible);
-        if entry.below {
-            entry.visible = false;
-            entry.whiteout = Some(whiteout);
-            entry.merged = Vec::new();
-            *entry.node.get_mut() = 0;
-        } else {
-            self.erase(at);
-        }
+        self.gone += usize::from(!entry.below && !entry.is_gone());
+        entry.visible = false;
+        entry.whiteout = entry.below.then_some(whiteout);
+        entry.merged = Vec::new();
+        *entry.node.get_mut() = 0;
     }
 
     /// Notes that the upper layer has no whiteout of the name any more, in a directory that is opaque.
@@ -160,14 +164,11 @@ impl NameTable {
 
     /// Notes that the directory is opaque now: nothing in it covers anything below.
     pub fn detach_from_lower(&mut self) {
-        for at in 0..self.slots.len() {
-            let Some(entry) = &mut self.slots[at].entry else { continue };
+        for entry in self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()) {
+            self.gone += usize::from(!entry.visible && !entry.is_gone());
             entry.below = false;
             entry.whiteout = None;
             entry.merged = Vec::new();
-            if !entry.visible {
-                self.erase(at);
-            }
         }
     }
 
@@ -229,8 +230,7 @@ impl NameTable {
     /// Ends the building: forgets names that are only remembered as deleted in lower layers.
     pub fn finish(&mut self) {
         for at in 0..self.slots.len() {
-            let entry = self.slots[at].entry.as_ref();
-            if entry.is_some_and(|entry| !entry.visible && entry.whiteout.is_none()) {
+            if self.slots[at].entry.as_ref().is_some_and(NameEntry::is_gone) {
                 self.erase(at);
             }
         }
@@ -269,12 +269,13 @@ impl NameTable {
         self.slots[at].entry = None;
     }
 
-    /// Closes up when most slots are empty. Cookies stay, and with them every reader's place.
+    /// Closes up when of most slots the name is gone. Cookies stay, and with them every reader's place.
     fn compact(&mut self) {
-        if self.slots.len() < 64 || self.slots.len() < 2 * self.index.len() {
+        if self.slots.len() < 64 || self.slots.len() < 2 * (self.index.len() - self.gone) {
             return;
         }
-        self.slots.retain(|slot| slot.entry.is_some());
+        self.slots.retain(|slot| slot.entry.as_ref().is_some_and(|entry| !entry.is_gone()));
+        self.gone = 0;
         self.index.clear();
         let (slots, hasher) = (&self.slots, &self.hasher);
         for at in 0..slots.len() as u32 {
@@ -302,6 +303,11 @@ impl NameEntry {
             kind: FileKind::Regular,
             merged: Vec::new(),
         }
+    }
+
+    /// Whether it is not there in any layer, nor as a whiteout.
+    fn is_gone(&self) -> bool {
+        !self.visible && !self.below && self.whiteout.is_none()
     }
 }
 
@@ -348,6 +354,35 @@ mod tests {
         let mut whiteouts: Vec<_> = table.whiteouts().map(|(name, _)| name).collect();
         whiteouts.sort();
         assert_eq!(whiteouts, ["y", "z"]);
+    }
+
+    #[test]
+    fn a_name_made_again_does_not_come_twice_to_one_who_has_read_it() {
+        let mut table = NameTable::default();
+        for text in ["a", "b"] {
+            table.insert_upper(name(text), Regular, 1);
+        }
+        let (read, _) = table.read(0).last().unwrap();
+        table.remove(OsStr::new("a"), Form::CharDevice);
+        table.remove(OsStr::new("a"), Form::CharDevice);
+        assert!(table.get(OsStr::new("a")).is_none());
+        assert_eq!(table.read(0).count(), 1);
+        table.insert_upper(name("a"), Directory, 2);
+        // Somebody else begins to read.
+        assert_eq!(table.read(0).count(), 2);
+        assert_eq!(table.read(read).count(), 0);
+    }
+
+    #[test]
+    fn names_that_are_gone_are_forgotten_when_they_are_most() {
+        let mut table = NameTable::default();
+        for round in 0..10 {
+            for n in 0..1000 {
+                table.insert_upper(name(&format!("{round}-{n}")), Regular, n);
+                table.remove(OsStr::new(&format!("{round}-{n}")), Form::CharDevice);
+            }
+            assert!(table.is_empty() && table.slots.len() <= 64, "{}", table.slots.len());
+        }
     }
 
     #[test]
