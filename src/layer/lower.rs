@@ -67,6 +67,8 @@ pub enum LowerPlace {
     Dir(Arc<LowerDir>),
     /// Anything else: the entry of that name.
     Child(Arc<LowerDir>, Name),
+    /// What was the entry of that name when it was held: the same object, whatever has the name now.
+    Held(Arc<LowerDir>, Name, Arc<OwnedFd>),
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -113,7 +115,23 @@ impl LowerPlace {
     /// The layer.
     pub fn layer(&self) -> LayerIndex {
         match self {
-            Self::Dir(dir) | Self::Child(dir, _) => dir.layer,
+            Self::Dir(dir) | Self::Child(dir, _) | Self::Held(dir, ..) => dir.layer,
+        }
+    }
+
+    /// Its name in its directory, of anything but a directory.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Dir(_) => None,
+            Self::Child(_, name) | Self::Held(_, name, _) => Some(name),
+        }
+    }
+
+    /// The same place without a descriptor.
+    pub fn released(self) -> Self {
+        match self {
+            Self::Held(dir, name, _) => Self::Child(dir, name),
+            place => place,
         }
     }
 }
@@ -195,7 +213,16 @@ impl Lowers {
         Ok(match place {
             LowerPlace::Dir(dir) => Object::Own(self.dir_fd(dir)?),
             LowerPlace::Child(dir, name) => Object::Child(self.dir_fd(dir)?, name.clone()),
+            LowerPlace::Held(_, _, fd) => Object::Own(fd.clone()),
         })
+    }
+
+    /// The place of the very object that is at `place` now.
+    pub fn hold(&self, place: &LowerPlace) -> Result<LowerPlace> {
+        let LowerPlace::Child(dir, name) = place else { return Ok(place.clone()) };
+        let held = self.descriptors.with_room(|| self.object(place)?.pin());
+        let held = held.inspect_err(|error| self.report(place, "cannot open", *error))?;
+        Ok(LowerPlace::Held(dir.clone(), name.clone(), held))
     }
 
     /// The attributes of an object.
@@ -256,11 +283,8 @@ impl Lowers {
 
     fn log(&self, place: &LowerPlace, what: &str, error: Errno) {
         let Layer::Dir(layer) = self.layer(place.layer());
-        let (dir, name) = match place {
-            LowerPlace::Dir(dir) => (dir, None),
-            LowerPlace::Child(dir, name) => (dir, Some(name.clone())),
-        };
-        let inside: PathBuf = dir.names().iter().chain(&name).map(|name| &**name).collect();
+        let (LowerPlace::Dir(dir) | LowerPlace::Child(dir, _) | LowerPlace::Held(dir, ..)) = place;
+        let inside: PathBuf = dir.names().iter().chain(place.name()).map(|name| &**name).collect();
         let layer = layer.path.display();
         log::error!("lower layer {layer}: {what} /{}: {error}", inside.display());
     }

@@ -119,7 +119,9 @@ impl Overlay {
             Wanted::Attributes if name.is_none() => Wanted::Data,
             wanted => wanted,
         };
-        let copy = self.stage_copy(upper, node, place, wanted)?;
+        // Attributes and data of one object, also if somebody else changes the layer meanwhile.
+        let held = self.lowers.hold(&place)?;
+        let copy = self.stage_copy(upper, node, held, wanted)?;
         let cut = copy.cut;
         fault::point("copy-up.staged");
         let published = match name {
@@ -188,6 +190,9 @@ impl Overlay {
         wanted: Wanted,
     ) -> Result<Copy<'u>> {
         let stat = self.lowers.stat(&place)?;
+        if stat.kind() != node.kind {
+            return Err(Errno::IO);
+        }
         let cut = match wanted {
             Wanted::Cut(cut) => Some(cut).filter(|cut| cut.size < stat.size),
             _ => None,
@@ -205,7 +210,7 @@ impl Overlay {
             let source = self.lower_data_place(node, &place)?;
             match wanted {
                 Wanted::Attributes if self.stage_metacopy(upper, &stat, target)? => {
-                    data_source = Some(source);
+                    data_source = Some(source.released());
                 }
                 _ => self.copy_data(&source, target, cut.map_or(u64::MAX, |cut| cut.size))?,
             }

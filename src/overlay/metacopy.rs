@@ -103,7 +103,7 @@ impl Overlay {
             None => Ok(place.clone()),
             Some(mark) => {
                 let stack = self.stack_of_parent(node)?;
-                self.find_data(node, stack, place.layer(), place_name(place), mark)
+                self.find_data(node, stack, place.layer(), place.name().cloned(), mark)
             }
         }
     }
@@ -320,11 +320,4 @@ fn remove_mark(object: &Object) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn place_name(place: &LowerPlace) -> Option<Name> {
-    match place {
-        LowerPlace::Dir(_) => None,
-        LowerPlace::Child(_, name) => Some(name.clone()),
-    }
 }
