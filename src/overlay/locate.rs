@@ -52,7 +52,9 @@ impl Overlay {
         Ok(self.find_place(node)?.0)
     }
 
-    /// The object of `node`, which must be in the upper layer, for those who keep its names from going.
+    /// The object of `node`, which must be in the upper layer, for those who keep its names from going: by a
+    /// directory's lock, or because the kernel, which holds the inode's lock for every change of attributes, link,
+    /// unlink and rename, sends no two of them at once.
     pub(super) fn upper_object(&self, node: &Node) -> Result<Object> {
         self.locate(node)?.upper()
     }
