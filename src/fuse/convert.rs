@@ -4,12 +4,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::ioctl::opcode;
-
 use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
 
 use crate::overlay::{Attr, Caller, DirEntry, NodeId};
-use crate::sys::inode_flags::Extended;
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Time};
 
@@ -120,47 +117,6 @@ pub(super) fn device(encoded: u32) -> u64 {
 /// Attribute names one after the other, each closed by a NUL.
 pub(super) fn name_list(names: &[Box<OsStr>]) -> Vec<u8> {
     names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect()
-}
-
-const GET_FLAGS: u32 = opcode::read::<libc::c_long>(b'f', 1) as u32;
-const SET_FLAGS: u32 = opcode::write::<libc::c_long>(b'f', 2) as u32;
-
-/// The ioctls of inode flags.
-pub(super) enum InodeFlagsCall {
-    /// `FS_IOC_GETFLAGS`
-    Get,
-    /// `FS_IOC_SETFLAGS`
-    Set(u32),
-    /// `FS_IOC_FSGETXATTR`
-    GetExtended,
-    /// `FS_IOC_FSSETXATTR`
-    SetExtended(Extended),
-}
-
-impl InodeFlagsCall {
-    /// Understands the calls that the kernel itself makes, and so has checked (linux/fs.h: `_IOR('f', 1, long)`,
-    /// `_IOW('f', 2, long)`, `_IOR('X', 31, struct fsxattr)`, `_IOW('X', 32, struct fsxattr)`). Any other number
-    /// comes straight from a program: the setter with an `int`, above all, would be open to everybody.
-    pub fn parse(command: u32, input: &[u8]) -> Option<Self> {
-        match command {
-            GET_FLAGS => Some(Self::Get),
-            SET_FLAGS => {
-                let bytes = input.get(..4)?.try_into().ok()?;
-                Some(Self::Set(u32::from_ne_bytes(bytes)))
-            }
-            0x801c_581f => Some(Self::GetExtended),
-            0x401c_5820 => Some(Self::SetExtended(input.get(..28)?.try_into().ok()?)),
-            _ => None,
-        }
-    }
-}
-
-/// The answer to `Get`, in as many bytes as the caller has room for.
-pub(super) fn flags_bytes(flags: u32, size: u32) -> Vec<u8> {
-    let bytes = u64::from(flags).to_le_bytes();
-    let native =
-        if cfg!(target_endian = "big") { flags.to_be_bytes() } else { flags.to_le_bytes() };
-    if size >= 8 { bytes.to_vec() } else { native.to_vec() }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 //! likes, since every change goes through this mount.
 
 mod convert;
+mod ioctl;
 mod negotiate;
+mod reply;
 pub mod statistics;
 
 use std::cell::RefCell;
@@ -22,10 +24,11 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::overlay::{Allocate, Entry, Flow, NodeId, Overlay, RenameFlags, SeekTo, SetAttr};
-use crate::sys::{Errno, Result};
-use convert::{InodeFlagsCall, attr, caller, errno, kind, new_time, node};
+use crate::overlay::{Allocate, Flow, NodeId, Overlay, RenameFlags, SeekTo, SetAttr};
+use crate::sys::Errno;
+use convert::{caller, errno, kind, new_time, node};
 use negotiate::Agreed;
+use reply::{reply_count, reply_empty, reply_xattr};
 use statistics::{Message, Reporter, Statistics};
 
 /// How the union is offered to the kernel.
@@ -84,90 +87,9 @@ impl Adapter {
         self.notifier.clone()
     }
 
-    /// Has the kernel ask again for the attributes of a node: it does not know which calls of ioctl(2) change the
-    /// time of the last change of attributes.
-    fn forget_attributes(&self, ino: INodeNo) {
-        // A negative offset stands for attributes alone (`FUSE_NOTIFY_INVAL_INODE`).
-        if let Some(notifier) = self.notifier.get()
-            && let Err(error) = notifier.inval_inode(ino, -1, 0)
-        {
-            log::debug!("attributes of node {ino} cannot be invalidated: {error}");
-        }
-    }
-
-    /// The answer to an ioctl(2) that has set something.
-    fn changed(&self, ino: INodeNo, set: Result<()>) -> Result<Vec<u8>> {
-        set.map(|()| {
-            self.forget_attributes(ino);
-            Vec::new()
-        })
-    }
-
     /// Tells about this mount while it is served.
     pub fn reporter(&self) -> Reporter {
         Reporter { overlay: self.overlay.clone(), statistics: self.statistics.clone() }
-    }
-
-    fn ttl(&self) -> Duration {
-        self.policy.timeout.unwrap_or(FOR_EVER)
-    }
-
-    fn shown(&self, entry: &Entry) -> (Duration, fuser::FileAttr) {
-        let mut shown = self.file_attr(&entry.attr);
-        // The library sends the node's id as the inode number of an entry. Where they differ, the kernel
-        // must ask again with GETATTR, which can tell the real one.
-        let ttl = if entry.attr.ino == entry.node.0 { self.ttl() } else { Duration::ZERO };
-        shown.ino = INodeNo(entry.node.0);
-        (ttl, shown)
-    }
-
-    fn file_attr(&self, found: &crate::overlay::Attr) -> fuser::FileAttr {
-        let mut shown = attr(found);
-        if self.policy.static_nlink && found.kind().is_dir() {
-            shown.nlink = 1;
-        }
-        shown
-    }
-
-    fn reply_entry(&self, result: Result<Entry>, reply: ReplyEntry) {
-        match result {
-            Ok(entry) => {
-                let (ttl, shown) = self.shown(&entry);
-                reply.entry_with_ttls(&ttl, &self.ttl(), &shown, GENERATION);
-            }
-            Err(error) => reply.error(errno(error)),
-        }
-    }
-
-    fn reply_attr(&self, result: Result<crate::overlay::Attr>, reply: ReplyAttr) {
-        match result {
-            Ok(found) => reply.attr(&self.ttl(), &self.file_attr(&found)),
-            Err(error) => reply.error(errno(error)),
-        }
-    }
-}
-
-fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// Replies with a value whose length the caller may only have asked for (`size` 0).
-fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
-    match result {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(errno(Errno::RANGE)),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn reply_count(result: Result<usize>, reply: ReplyWrite) {
-    match result {
-        Ok(count) => reply.written(count as u32),
-        Err(error) => reply.error(errno(error)),
     }
 }
 
@@ -582,28 +504,7 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         let _timed = self.statistics.time(Message::Ioctl);
-        let result = match InodeFlagsCall::parse(command, input) {
-            Some(InodeFlagsCall::Set(_) | InodeFlagsCall::SetExtended(_))
-                if !self.agreed.checks_flags =>
-            {
-                Err(Errno::OPNOTSUPP)
-            }
-            Some(InodeFlagsCall::Get) => self
-                .overlay
-                .inode_flags(node(ino))
-                .map(|flags| convert::flags_bytes(flags, output_size)),
-            Some(InodeFlagsCall::Set(flags)) => {
-                self.changed(ino, self.overlay.set_inode_flags(node(ino), flags))
-            }
-            Some(InodeFlagsCall::GetExtended) => {
-                self.overlay.extended_flags(node(ino)).map(|value| value.to_vec())
-            }
-            Some(InodeFlagsCall::SetExtended(value)) => {
-                self.changed(ino, self.overlay.set_extended_flags(node(ino), &value))
-            }
-            None => Err(Errno::NOTTY),
-        };
-        match result {
+        match self.inode_flags(ino, command, input, output_size) {
             Ok(output) => reply.ioctl(0, &output),
             Err(error) => reply.error(errno(error)),
         }
