@@ -7,6 +7,7 @@
 mod convert;
 mod ioctl;
 mod negotiate;
+mod readers;
 mod reply;
 pub mod statistics;
 
@@ -28,8 +29,11 @@ use crate::overlay::{Allocate, Flow, NodeId, Overlay, RenameFlags, SeekTo, SetAt
 use crate::sys::Errno;
 use convert::{caller, errno, kind, new_time, node};
 use negotiate::Agreed;
+use readers::Turn;
 use reply::{reply_count, reply_empty, reply_xattr};
-use statistics::{Message, Reporter, Statistics};
+use statistics::{Message, Reporter, Statistics, Timed};
+
+pub use readers::Readers;
 
 /// How the union is offered to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +53,8 @@ pub struct Policy {
     pub max_write: u32,
     /// Whether directories always have the link count 1.
     pub static_nlink: bool,
+    /// The most threads that answer; `None` leaves it to [`Readers`].
+    pub threads: Option<u32>,
 }
 
 /// As good as for ever, and small enough for every computation in the kernel.
@@ -61,13 +67,26 @@ pub struct Adapter {
     overlay: Arc<Overlay>,
     statistics: Arc<Statistics>,
     notifier: Arc<OnceLock<Notifier>>,
+    readers: Arc<Readers>,
     policy: Policy,
     agreed: Agreed,
+}
+
+/// The time from when a message has been read until it has been answered.
+struct Served<'a> {
+    // Dropped first: whose turn is over may have to wait.
+    _timed: Timed<'a>,
+    turn: Turn<'a>,
 }
 
 thread_local! {
     /// The memory that this thread reads files into.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives back the memory that this thread reads files into.
+fn release_read_buffer() {
+    READ_BUFFER.with_borrow_mut(|buffer| *buffer = Vec::new());
 }
 
 impl Adapter {
@@ -77,6 +96,7 @@ impl Adapter {
             overlay: Arc::new(overlay),
             statistics: Arc::new(Statistics::new()),
             notifier: Arc::default(),
+            readers: Readers::new(policy.threads),
             policy,
             agreed: Agreed::default(),
         }
@@ -85,6 +105,16 @@ impl Adapter {
     /// The way to tell the kernel what it does not expect, to be put there when the session is open.
     pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
         self.notifier.clone()
+    }
+
+    /// The threads to be started for this mount.
+    pub fn readers(&self) -> Arc<Readers> {
+        self.readers.clone()
+    }
+
+    /// To be held while `message` is answered, and no longer: the thread may wait when it is dropped.
+    fn begin(&self, message: Message) -> Served<'_> {
+        Served { turn: self.readers.begin(), _timed: self.statistics.time(message) }
     }
 
     /// Tells about this mount while it is served.
@@ -100,7 +130,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _timed = self.statistics.time(Message::Lookup);
+        let _served = self.begin(Message::Lookup);
         match self.overlay.lookup(node(parent), name) {
             Ok(Some(entry)) => self.reply_entry(Ok(entry), reply),
             // Node 0 tells the kernel that it may remember the absence.
@@ -112,12 +142,14 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
-        let _timed = self.statistics.time(Message::Forget);
+        let mut served = self.begin(Message::Forget);
+        // The library takes a message about many apart.
+        served.turn.more_may_follow();
         self.overlay.forget(node(ino), count);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let _timed = self.statistics.time(Message::Getattr);
+        let _served = self.begin(Message::Getattr);
         self.reply_attr(self.overlay.attr(node(ino)), reply);
     }
 
@@ -139,14 +171,14 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _timed = self.statistics.time(Message::Setattr);
+        let _served = self.begin(Message::Setattr);
         let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
         self.reply_attr(self.overlay.set_attr(caller(request), node(ino), &change), reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        let _timed = self.statistics.time(Message::Readlink);
+        let _served = self.begin(Message::Readlink);
         use std::os::unix::ffi::OsStrExt;
         match self.overlay.read_link(node(ino)) {
             Ok(target) => reply.data(target.as_bytes()),
@@ -164,7 +196,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _timed = self.statistics.time(Message::Mknod);
+        let _served = self.begin(Message::Mknod);
         let (parent, rdev) = (node(parent), convert::device(rdev));
         let made = self.overlay.make_node(caller(request), parent, name, mode, umask, rdev);
         self.reply_entry(made, reply);
@@ -179,18 +211,18 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let _timed = self.statistics.time(Message::Mkdir);
+        let _served = self.begin(Message::Mkdir);
         let made = self.overlay.make_dir(caller(request), node(parent), name, mode, umask);
         self.reply_entry(made, reply);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _timed = self.statistics.time(Message::Unlink);
+        let _served = self.begin(Message::Unlink);
         reply_empty(self.overlay.unlink(node(parent), name), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _timed = self.statistics.time(Message::Rmdir);
+        let _served = self.begin(Message::Rmdir);
         reply_empty(self.overlay.rmdir(node(parent), name), reply);
     }
 
@@ -202,7 +234,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let _timed = self.statistics.time(Message::Symlink);
+        let _served = self.begin(Message::Symlink);
         let target = target.as_os_str();
         let made = self.overlay.symlink(caller(request), node(parent), name, target);
         self.reply_entry(made, reply);
@@ -218,7 +250,7 @@ impl Filesystem for Adapter {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _timed = self.statistics.time(Message::Rename);
+        let _served = self.begin(Message::Rename);
         // A whiteout that the caller wants to see cannot exist in a union, which takes it for its own;
         // kernel overlayfs refuses it in the same way.
         if flags.contains(fuser::RenameFlags::RENAME_WHITEOUT) {
@@ -233,12 +265,12 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _timed = self.statistics.time(Message::Link);
+        let _served = self.begin(Message::Link);
         self.reply_entry(self.overlay.link(node(ino), node(parent), name), reply);
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _timed = self.statistics.time(Message::Open);
+        let _served = self.begin(Message::Open);
         if self.agreed.zero_open {
             return reply.error(errno(Errno::NOSYS));
         }
@@ -256,7 +288,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _timed = self.statistics.time(Message::Opendir);
+        let _served = self.begin(Message::Opendir);
         match self.agreed.zero_open {
             true => reply.error(errno(Errno::NOSYS)),
             false => reply.opened(FileHandle(0), FopenFlags::empty()),
@@ -264,7 +296,7 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        let _timed = self.statistics.time(Message::Flush);
+        let _served = self.begin(Message::Flush);
         reply.error(errno(Errno::NOSYS));
     }
 
@@ -278,12 +310,12 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _timed = self.statistics.time(Message::Release);
+        let _served = self.begin(Message::Release);
         reply.ok();
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        let _timed = self.statistics.time(Message::Releasedir);
+        let _served = self.begin(Message::Releasedir);
         reply.ok();
     }
 
@@ -298,7 +330,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _timed = self.statistics.time(Message::Read);
+        let _served = self.begin(Message::Read);
         READ_BUFFER.with_borrow_mut(|buffer| {
             let size = size as usize;
             if buffer.len() < size {
@@ -323,14 +355,15 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _timed = self.statistics.time(Message::Write);
+        let _served = self.begin(Message::Write);
         let kills = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let unprivileged = kills.then(|| caller(request));
         reply_count(self.overlay.write(node(ino), offset, data, unprivileged), reply);
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let _timed = self.statistics.time(Message::Fsync);
+        let served = self.begin(Message::Fsync);
+        served.turn.expect_delay();
         reply_empty(self.overlay.sync(node(ino), data_only), reply);
     }
 
@@ -342,7 +375,8 @@ impl Filesystem for Adapter {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let _timed = self.statistics.time(Message::Fsyncdir);
+        let served = self.begin(Message::Fsyncdir);
+        served.turn.expect_delay();
         reply_empty(self.overlay.sync(node(ino), data_only), reply);
     }
 
@@ -354,7 +388,7 @@ impl Filesystem for Adapter {
         after: u64,
         mut reply: ReplyDirectory,
     ) {
-        let _timed = self.statistics.time(Message::Readdir);
+        let _served = self.begin(Message::Readdir);
         let read = self.overlay.read_dir(node(ino), after, |entry| {
             flow(reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), entry.name))
         });
@@ -372,7 +406,7 @@ impl Filesystem for Adapter {
         after: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _timed = self.statistics.time(Message::Readdirplus);
+        let _served = self.begin(Message::Readdirplus);
         let read = self.overlay.read_dir_plus(node(ino), after, |entry, full| {
             let (ttl, shown) = match full {
                 Some(full) => self.shown(full),
@@ -389,7 +423,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let _timed = self.statistics.time(Message::Statfs);
+        let _served = self.begin(Message::Statfs);
         match self.overlay.stat_fs() {
             Ok(stat) => reply.statfs(
                 stat.blocks,
@@ -415,7 +449,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _timed = self.statistics.time(Message::Setxattr);
+        let _served = self.begin(Message::Setxattr);
         if !self.policy.xattr {
             return reply.error(errno(Errno::OPNOTSUPP));
         }
@@ -429,7 +463,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _timed = self.statistics.time(Message::Getxattr);
+        let _served = self.begin(Message::Getxattr);
         let value = match self.policy.xattr {
             _ if is_statistics(ino, name) => {
                 self.reporter().json().map(String::into_bytes).map_err(|_| Errno::IO)
@@ -441,7 +475,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _timed = self.statistics.time(Message::Listxattr);
+        let _served = self.begin(Message::Listxattr);
         let names = match self.policy.xattr {
             true => self.overlay.list_xattr(node(ino)),
             false => Err(Errno::OPNOTSUPP),
@@ -450,7 +484,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _timed = self.statistics.time(Message::Removexattr);
+        let _served = self.begin(Message::Removexattr);
         if !self.policy.xattr {
             return reply.error(errno(Errno::OPNOTSUPP));
         }
@@ -467,7 +501,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let _timed = self.statistics.time(Message::Create);
+        let _served = self.begin(Message::Create);
         match self.overlay.create(caller(request), node(parent), name, mode, umask) {
             Ok(entry) => {
                 let (ttl, shown) = self.shown(&entry);
@@ -503,7 +537,7 @@ impl Filesystem for Adapter {
         output_size: u32,
         reply: ReplyIoctl,
     ) {
-        let _timed = self.statistics.time(Message::Ioctl);
+        let _served = self.begin(Message::Ioctl);
         match self.inode_flags(ino, command, input, output_size) {
             Ok(output) => reply.ioctl(0, &output),
             Err(error) => reply.error(errno(error)),
@@ -520,7 +554,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _timed = self.statistics.time(Message::Fallocate);
+        let _served = self.begin(Message::Fallocate);
         let mode = Allocate(mode.cast_unsigned());
         reply_empty(self.overlay.allocate(node(ino), mode, offset, length), reply);
     }
@@ -534,7 +568,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let _timed = self.statistics.time(Message::Lseek);
+        let _served = self.begin(Message::Lseek);
         let to = match (u64::try_from(offset), whence) {
             (Ok(offset), libc::SEEK_DATA) => SeekTo::Data(offset),
             (Ok(offset), libc::SEEK_HOLE) => SeekTo::Hole(offset),
@@ -560,7 +594,7 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _timed = self.statistics.time(Message::CopyFileRange);
+        let _served = self.begin(Message::CopyFileRange);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
         let copied = self.overlay.copy_range(
             node(source),

@@ -23,6 +23,10 @@ const ALWAYS: [InitFlags; 9] = [
     InitFlags::FUSE_BIG_WRITES,
 ];
 
+/// The most requests that nobody waits for alone, readahead and writeback, which the kernel sends at once. More than
+/// there are threads.
+const BACKGROUND: u16 = 64;
+
 /// What the kernel will do.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Agreed {
@@ -55,6 +59,14 @@ pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::
     config.add_capabilities(wanted & offered).map_err(refused)?;
     if config.set_max_write(policy.max_write).is_err() {
         log::warn!("max_write={} is not possible here", policy.max_write);
+    }
+    // Readahead that hangs in one layer must not use up what all others need.
+    for set in [KernelConfig::set_max_background, KernelConfig::set_congestion_threshold] {
+        if let Err(possible) = set(config, BACKGROUND) {
+            log::debug!(
+                "the kernel takes no {BACKGROUND} requests in the background, but {possible}"
+            );
+        }
     }
     // Offered since the same version; nothing tells it more directly.
     let checks_flags = offered.contains(InitFlags::FUSE_SETXATTR_EXT);

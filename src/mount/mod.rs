@@ -72,6 +72,8 @@ pub fn run(request: &MountRequest) -> Result<(), MountError> {
 fn serve(request: &MountRequest, mountpoint: &Path, launch: &mut Launch) -> Result<(), MountError> {
     // The kernel or the overlay applies the umask of each caller; ours must not.
     umask(Mode::empty());
+    // The buffer into which each thread reads messages is large, and most of it is never used.
+    process::keep_large_memory_apart();
     let options = &request.options;
     // Before the layers are locked: whoever finds them locked may send one.
     let asking = [REPORT_SIGNAL, abandoned::QUESTION];
@@ -88,8 +90,7 @@ fn serve(request: &MountRequest, mountpoint: &Path, launch: &mut Launch) -> Resu
     let program = OsStr::new(request.program());
     let spec = MountSpec::new(&options.vfs, program, source, options.upper.is_none());
     let (device, mounted) = attach::attach(mountpoint, &spec)?;
-    let readers = session::readers(options.threads);
-    let running = session::start(filesystem, device, mounted, readers, options.vfs.allow)?;
+    let running = session::start(filesystem, device, mounted, options.vfs.allow)?;
     if let Err(error) = launch.ready(mountpoint) {
         running.cancel();
         return Err(error);

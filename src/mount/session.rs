@@ -2,7 +2,6 @@
 //! thread waits for its end or for a signal.
 
 use std::io;
-use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -32,7 +31,7 @@ pub struct Running {
     ended: OwnedFd,
 }
 
-/// Does the INIT handshake over `device` and lets `readers` threads answer requests from then on.
+/// Does the INIT handshake over `device` and answers requests from then on.
 ///
 /// # Errors
 /// When that fails; the mount is detached again.
@@ -40,10 +39,9 @@ pub fn start(
     filesystem: Adapter,
     device: OwnedFd,
     mounted: Mounted,
-    readers: usize,
     allow: Option<Allow>,
 ) -> Result<Running, MountError> {
-    match launch(filesystem, device, readers, allow) {
+    match launch(filesystem, device, allow) {
         Ok((thread, ended)) => Ok(Running { mounted, thread, ended }),
         Err(error) => {
             take_away(&mounted);
@@ -55,12 +53,12 @@ pub fn start(
 fn launch(
     filesystem: Adapter,
     device: OwnedFd,
-    readers: usize,
     allow: Option<Allow>,
 ) -> io::Result<(JoinHandle<io::Result<()>>, OwnedFd)> {
     let (ended, hold) = pipe_with(PipeFlags::CLOEXEC)?;
     let mut config = Config::default();
-    config.n_threads = Some(readers);
+    let readers = filesystem.readers();
+    config.n_threads = Some(readers.count());
     // The kernel keeps out whom it has to, except that it knows nothing of `allow_root`.
     let acl = match allow {
         Some(Allow::Root) => SessionACL::RootAndOwner,
@@ -69,19 +67,12 @@ fn launch(
     let notifier = filesystem.notifier();
     let session = Session::from_fd(filesystem, device, acl, config)?;
     notifier.get_or_init(|| session.notifier());
+    readers.watch()?;
     let thread = thread::Builder::new().name("session".into()).spawn(move || {
         let _hold = hold;
         session.run()
     })?;
     Ok((thread, ended))
-}
-
-/// The number of threads that read requests: `threads` if the caller named one, else one for each
-/// processor from 2 to 4. One alone would let a long copy-up hold up everybody; more than a few
-/// only cost wake-ups across processors.
-pub fn readers(threads: Option<u32>) -> usize {
-    let processors = || thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 4);
-    threads.map_or_else(processors, |count| count as usize)
 }
 
 impl Running {
@@ -156,17 +147,5 @@ fn take_away(mounted: &Mounted) {
     match mounted.detach() {
         Ok(Detached::Now | Detached::OutOfReach) => {}
         Err(error) => log::error!("{error}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readers_are_as_asked_or_two_to_four() {
-        assert_eq!(readers(Some(1)), 1);
-        assert_eq!(readers(Some(9)), 9);
-        assert!((2..=4).contains(&readers(None)));
     }
 }

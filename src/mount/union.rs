@@ -74,5 +74,6 @@ fn policy(options: &Options) -> Policy {
         writeback: options.writeback == Some(true),
         max_write: options.max_write.unwrap_or(MAX_WRITE),
         static_nlink: options.static_nlink,
+        threads: options.threads,
     }
 }

@@ -156,6 +156,17 @@ pub fn give_memory_back() {
     }
 }
 
+/// Has large pieces of memory come from the system one by one, from now on. Otherwise glibc, once it has seen one
+/// returned, puts those that follow onto its heaps, where they are filled with zeros at once and take room that
+/// nobody may ever use.
+pub fn keep_large_memory_apart() {
+    // SAFETY: changes a number that the allocator looks at; to be called by any thread at any time.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+    }
+}
+
 /// Descriptors above 2 that whoever started us left open, knowingly or not.
 #[derive(Debug)]
 pub struct Inherited(Vec<RawFd>);

@@ -173,8 +173,8 @@ pub(super) const FUSE_OPTIONS: &[OptionSpec] = &[
         "max_threads",
         Number(1, 1024, |draft, count| draft.options.threads = Some(count)),
         Implemented,
-        "by processors",
-        "threads that read requests",
+        "32",
+        "threads at most; few read requests while none of them takes long, the others stand in for those that are delayed",
     ),
     OptionSpec::new(
         "max_write",

@@ -196,6 +196,76 @@ fn other_files_answer_while_a_layer_hangs() {
     }
 }
 
+/// Reads files of a layer until `count` of them hang, has `meanwhile` happen, and expects all to be read in the end.
+fn while_reads_hang(
+    builder: impl FnOnce(Builder) -> Builder,
+    count: usize,
+    meanwhile: impl FnOnce(&Union),
+) {
+    let files: String = (0..count).map(|n| format!("f d/{n} text=slow\n")).collect();
+    let layer = FailingLayer::new(&files);
+    let union = builder(over(&layer, "f below text=below\nf e/f text=e")).mount();
+    let (done, read) = channel();
+    for n in 0..count {
+        layer.order(Ask::Open, &n.to_string(), Do::Hang);
+        let (done, path) = (done.clone(), union.path("d").join(n.to_string()));
+        std::thread::spawn(move || done.send(fs::read(path)));
+        layer.wait_for_hanging(n + 1);
+    }
+    meanwhile(&union);
+    assert!(read.try_recv().is_err(), "they did not hang");
+    layer.behave();
+    for _ in 0..count {
+        assert_eq!(read.recv_timeout(Duration::from_secs(20)).unwrap().unwrap(), b"slow");
+    }
+}
+
+#[test]
+fn as_many_files_may_hang_as_there_are_threads_but_one() {
+    needs_root!();
+    let answers = |union: &Union| {
+        for _ in 0..3 {
+            assert_eq!(text(union.path("below")), "below");
+            append(union.path("e/f"), "+");
+            assert!(text(union.path("e/f")).starts_with("e+"));
+            fs::write(union.path("new"), "new").unwrap();
+            assert_eq!(names(union.path("")), ["below", "d", "e", "new"]);
+        }
+    };
+    while_reads_hang(|builder| builder, 31, answers);
+    while_reads_hang(|builder| builder.option("max_threads=4"), 3, answers);
+}
+
+#[test]
+fn all_threads_that_hang_answer_again_when_their_layer_does() {
+    needs_root!();
+    while_reads_hang(|builder| builder.option("max_threads=4"), 4, |_| ());
+}
+
+#[test]
+fn a_copy_up_that_takes_long_keeps_nobody_else_waiting() {
+    needs_root!();
+    let layer = FailingLayer::new("f d/big text=big\nf d/good text=good");
+    let union = over(&layer, "f below text=below").mount();
+    layer.order(Ask::Read, "big", Do::Hang);
+    let path = union.path("d/big");
+    let writer = std::thread::spawn(move || append(path, "+"));
+    layer.wait_for_hanging(1);
+    for _ in 0..3 {
+        assert_eq!(lstat(union.path("d/good")).st_size, 4);
+        assert_eq!(text(union.path("below")), "below");
+        append(union.path("below"), "+");
+        fs::write(union.path("below"), "below").unwrap();
+        fs::write(union.path("d/new"), "new").unwrap();
+        fs::remove_file(union.path("d/new")).unwrap();
+        assert_eq!(lstat(union.path("d/big")).st_size, 3);
+    }
+    assert!(!writer.is_finished());
+    layer.behave();
+    writer.join().unwrap();
+    assert_eq!(text(union.path("d/big")), "big+");
+}
+
 #[test]
 fn a_layer_that_changes_its_answers_harms_nobody() {
     needs_root!();

@@ -74,7 +74,7 @@ impl FailingLayer {
             orders: orders.clone(),
         };
         let mut config = Config::default();
-        config.n_threads = Some(8);
+        config.n_threads = Some(40);
         let session = Session::new(mirror, scratch.dir("layer"), &config).unwrap();
         Self { orders, session: Some(session.spawn().unwrap()), scratch }
     }
