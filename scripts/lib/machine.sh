@@ -108,3 +108,18 @@ unpack_package() {
     local packages=("$2/$1"_*.deb)
     dpkg-deb --fsys-tarfile "${packages[0]}" | tar --extract --no-same-owner --same-permissions --directory "$3"
 }
+
+# program_of VARIABLE NAME VERSION FOR_WHAT : a program from the registry that Debian does not have, unless VARIABLE
+# already names one. Fails if it cannot be built.
+program_of() {
+    local variable=$1 name=$2 version=$3 purpose=$4
+    [ -z "${!variable:-}" ] || return 0
+    local root program
+    root=$(target_directory)/programs
+    program=$root/$name-$version/bin/$name
+    if [ ! -x "$program" ]; then
+        say "Installing $name $version into $root, $purpose"
+        cargo install --locked --quiet --root "$root/$name-$version" "$name" --version "$version" || return
+    fi
+    export "$variable=$program"
+}
