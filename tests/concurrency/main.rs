@@ -6,5 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod copy_up;
+#[path = "../mounted/support/mode.rs"]
+#[allow(dead_code, reason = "nothing is skipped here")]
+mod mode;
 mod replaced;
 mod stage;

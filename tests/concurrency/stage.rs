@@ -45,7 +45,7 @@ impl Stage {
             volatile: true,
             ..Config::default()
         };
-        Overlay::open(&config).unwrap()
+        Overlay::open(&crate::mode::applied(config)).unwrap()
     }
 }
 

@@ -34,20 +34,24 @@ fn random_cases(setup: Setup, default_cases: u64) {
 
 #[test]
 fn a_union() {
+    not_with!("writeback=1", "xattr_permissions");
     isolated!(Root, random_cases(Setup::Default, 50));
 }
 
 #[test]
 fn a_union_with_redirects() {
+    not_with!("writeback=1", "xattr_permissions");
     isolated!(Root, random_cases(Setup::Redirects, 50));
 }
 
 #[test]
 fn a_union_that_refuses_to_rename_lower_directories() {
+    not_with!("writeback=1", "xattr_permissions");
     isolated!(Root, random_cases(Setup::Refusal, 50));
 }
 
 #[test]
 fn a_union_in_a_user_namespace() {
+    not_with!("xattr_permissions");
     isolated!(UserNamespace, random_cases(Setup::UserNamespace, 50));
 }

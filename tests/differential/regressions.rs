@@ -5,8 +5,8 @@ use crate::cases::layer::{Data, Item::*, Layer, Leaf::*, layer, meta};
 use crate::cases::model::CAPABILITY;
 use crate::cases::op::{Change::*, Op, Op::*, Target::*};
 use crate::cases::text::{Text, t};
-use crate::isolated;
 use crate::setup::{Setup, Setup::*};
+use crate::{isolated, not_with};
 
 fn check(setup: Setup, layers: Vec<Layer>, ops: &[Op]) {
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -26,6 +26,7 @@ fn capability() -> Text {
 
 #[test]
 fn a_write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
+    not_with!("writeback=1", "xattr_permissions");
     isolated!(Root, {
         let with = meta(0o6711).xattr(t(CAPABILITY), capability());
         let layers = vec![layer(vec![]), layer(vec![Leaf(t("b"), with, File(one_byte()))])];
@@ -35,6 +36,7 @@ fn a_write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
 
 #[test]
 fn root_of_a_user_namespace_who_cuts_a_lower_file_takes_its_set_id_bits() {
+    not_with!("xattr_permissions");
     isolated!(UserNamespace, {
         let data = Data { len: 4096, fill: 57, sparse: false };
         let layers = vec![layer(vec![]), layer(vec![Leaf(t("b/b"), meta(0o2755), File(data))])];

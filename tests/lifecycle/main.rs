@@ -4,6 +4,9 @@
 
 mod begin;
 mod end;
+#[path = "../mounted/support/mode.rs"]
+#[allow(dead_code, reason = "nothing is skipped here")]
+mod mode;
 mod refusals;
 mod remount;
 mod rights;

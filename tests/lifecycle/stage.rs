@@ -100,6 +100,9 @@ impl Stage {
     /// `plyfs -o OPTIONS MNT`, ready to be run.
     pub fn plyfs(&self, options: &str) -> Command {
         let mut command = self.command(&self.program);
+        if let Some(mode) = crate::mode::options() {
+            command.arg("-o").arg(mode);
+        }
         command.arg("-o").arg(options).arg(self.mountpoint());
         command
     }

@@ -15,6 +15,9 @@ mod cases;
 mod compare;
 mod driver;
 mod kernel;
+#[path = "../mounted/support/mode.rs"]
+#[allow(dead_code, reason = "nothing is skipped here")]
+mod mode;
 mod regressions;
 mod run;
 mod setup;

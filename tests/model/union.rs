@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::cases::op::Redirect;
 use crate::cases::op::{Allocate, How, New, Set, Whence, stranger};
+use crate::mode;
 use crate::setup::Setup;
 use crate::subject::{Answer, Attr, Changes, DirEntry, Entry, Node, Subject};
 
@@ -53,7 +54,7 @@ impl Union {
                 ..Config::default()
             }
         };
-        let mut union = Union { config, overlay: None };
+        let mut union = Union { config: mode::applied(config), overlay: None };
         union.reopen(None)?;
         Ok(union)
     }

@@ -11,13 +11,13 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::needs_root;
 use crate::support::posix::{
     USER, append, as_ids, as_member, as_user, chmod, chown, create, errno, get_xattr, lstat, mkdir,
     mknod, mode, mtime, open_file, open_rw, owner, run, set_times, set_xattr, text, with_umask,
     xattrs,
 };
 use crate::support::{Union, same_as_plain};
+use crate::{needs_root, not_with};
 
 #[test]
 fn umask_applies_to_everything_that_is_made() {
@@ -43,6 +43,7 @@ fn umask_applies_to_everything_that_is_made() {
 #[test]
 fn default_access_list_replaces_the_umask() {
     needs_root!();
+    not_with!("xattr_permissions");
     for mask in [0o022, 0o077] {
         same_as_plain("d d mode=0755\nd e/f mode=0700", |root| {
             run(
@@ -81,6 +82,7 @@ fn default_access_list_replaces_the_umask() {
 #[test]
 fn access_lists_are_kept_changed_and_obeyed() {
     needs_root!();
+    not_with!("xattr_permissions");
     same_as_plain(
         "f file mode=0600 text=secret\nd dir mode=0700\nf dir/inside mode=0644",
         |root| {
@@ -193,6 +195,7 @@ fn lower_file_capabilities_are_dropped_when_the_file_is_written() {
 #[test]
 fn write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
     needs_root!();
+    not_with!("writeback=1");
     same_as_plain("f program text=abc mode=06755\nf other text=abc mode=06755", |root| {
         for name in ["program", "other"] {
             run("setcap", ["cap_net_raw+ep".as_ref(), root.join(name).as_os_str()]);
@@ -208,6 +211,7 @@ fn write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
 #[test]
 fn set_group_id_directories_pass_their_group_on() {
     needs_root!();
+    not_with!("xattr_permissions");
     same_as_plain("d d mode=02777 own=0:77\nd plain mode=0777 own=0:77", |root| {
         for dir in ["d", "plain"] {
             let dir = root.join(dir);
@@ -295,6 +299,7 @@ fn new_file_may_be_written_through_its_descriptor_whatever_its_mode() {
 #[test]
 fn times_before_1970_and_after_2446_are_as_on_the_filesystem_below() {
     needs_root!();
+    not_with!("writeback=1");
     let times = [
         -1.2,
         -0.5,
@@ -415,6 +420,7 @@ fn writing_and_truncating_change_the_times_of_a_file() {
 #[test]
 fn symbolic_links_have_owners_and_times_of_their_own() {
     needs_root!();
+    not_with!("xattr_permissions");
     same_as_plain("l link to=target\nf target own=1:1\nl dangling to=nowhere", |root| {
         chown(root.join("link"), 5, 6).unwrap();
         chown(root.join("dangling"), 7, 8).unwrap();
@@ -482,6 +488,7 @@ fn default_access_list_of_the_work_directory_stays_there() {
 #[test]
 fn set_group_id_bits_go_with_changes_by_strangers_to_the_group() {
     needs_root!();
+    not_with!("xattr_permissions");
     let tree = format!(
         "f stranger mode=02755 own={USER}:9 text=x\nf member mode=02755 own={USER}:77 text=x
          f write-stranger mode=02646 own=0:9 text=x\nf write-member mode=02666 own=0:77 text=x

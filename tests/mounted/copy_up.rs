@@ -11,11 +11,12 @@ use crate::support::posix::{
     names, open_file, open_rw, owner, run, set_times, set_xattr, text,
 };
 use crate::support::{Field, Snapshot, Union, assert_same, tree};
-use crate::{isolated, needs_root};
+use crate::{isolated, needs_root, not_with};
 
 #[test]
 fn opening_for_writing_copies_nothing_until_the_first_change() {
     needs_root!();
+    not_with!("io=plain", "timeout", "io=passthrough");
     let union = Union::new().lower("f d/a text=content").mount();
     let file = open_rw(union.path("d/a"));
     let appending = open_file(union.path("d/a"), OFlags::WRONLY | OFlags::APPEND).unwrap();
@@ -55,6 +56,7 @@ fn first_write_keeps_content_owner_mode_attributes_and_the_times_of_directories(
 #[test]
 fn private_directory_stays_private_when_something_below_it_is_copied_up() {
     needs_root!();
+    not_with!("xattr_permissions");
     let mut union = Union::new().lower("d d mode=0700 own=5:5\nf d/e/f mode=0600").mount();
     append(union.path("d/e/f"), "x");
     for _ in 0..2 {
@@ -67,6 +69,7 @@ fn private_directory_stays_private_when_something_below_it_is_copied_up() {
 #[test]
 fn special_files_are_copied_up_as_what_they_are() {
     needs_root!();
+    not_with!("xattr_permissions");
     let lower = "p pipe\ns socket\nc null dev=1:3\nb disk dev=8:1\nl link to=target mtime=1000.5
         w gone\nl far to=/very/far";
     let mut union = Union::new().lower(lower).mount();
@@ -90,6 +93,7 @@ fn special_files_are_copied_up_as_what_they_are() {
 #[test]
 fn fifo_stays_a_fifo_when_its_mode_is_changed() {
     needs_root!();
+    not_with!("xattr_permissions");
     let mut union = Union::new().lower("p pipe mode=0600").mount();
     chmod(union.path("pipe"), 0o640).unwrap();
     union.remount();
@@ -285,6 +289,7 @@ fn changes_of_attributes_alone_copy_up_whole_files() {
 #[test]
 fn new_nodes_of_every_kind_are_made_in_the_upper_layer() {
     needs_root!();
+    not_with!("xattr_permissions");
     let mut union = Union::new().lower("f d/lower").mount();
     fs::write(union.path("d/file"), "x").unwrap();
     fs::create_dir(union.path("d/dir")).unwrap();
@@ -321,6 +326,7 @@ fn copied_up_file_that_an_ordinary_user_may_not_read_is_found_after_a_remount() 
 
 #[test]
 fn upper_directory_without_write_permission_takes_a_copied_up_child_of_an_ordinary_user() {
+    not_with!("xattr_permissions");
     isolated!(User, {
         let mut union = Union::new().lower("f d/a text=a").mount();
         chmod(union.path("d"), 0o555).unwrap();
@@ -340,6 +346,7 @@ fn upper_directory_without_write_permission_takes_a_copied_up_child_of_an_ordina
 
 #[test]
 fn directory_without_write_permission_takes_a_copied_up_child_of_an_ordinary_user() {
+    not_with!("xattr_permissions");
     isolated!(User, {
         let lower = "d d mode=0555 mtime=1000.5\nf d/a text=a\nf d/b text=b";
         let mut union = Union::new().lower(lower).mount();

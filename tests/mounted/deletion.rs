@@ -11,7 +11,7 @@ use crate::support::posix::{
     append, errno, exists, is_opaque, is_whiteout, kind, mknod, names, text,
 };
 use crate::support::{Snapshot, Union, same_as_plain};
-use crate::{isolated, needs_root};
+use crate::{isolated, needs_root, not_with};
 
 #[test]
 fn directory_made_over_deleted_lower_directory_stays_empty_after_remount() {
@@ -293,11 +293,13 @@ fn errors_of_removal_are_those_of_posix() {
 
 #[test]
 fn ordinary_user_deletes_with_kernel_whiteouts() {
+    not_with!("xattr_permissions");
     isolated!(User, delete_and_recreate_in_kernel_form());
 }
 
 #[test]
 fn root_of_a_user_namespace_deletes_with_kernel_whiteouts() {
+    not_with!("xattr_permissions");
     isolated!(UserNamespace, delete_and_recreate_in_kernel_form());
 }
 

@@ -8,11 +8,11 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::needs_root;
 use crate::support::posix::{
     errno, exists, get_xattr, lstat, open_file, open_rw, remove_xattr, run, set_xattr, text, xattrs,
 };
 use crate::support::{Union, same_as_plain};
+use crate::{needs_root, not_with};
 
 #[test]
 fn list_and_value_fit_into_buffers_of_their_exact_size() {
@@ -116,6 +116,7 @@ fn inode_flags_are_read_and_set() {
 #[test]
 fn lsattr_and_chattr_work() {
     needs_root!();
+    not_with!("writeback=1");
     let union = Union::new().lower("f a\nd d").mount();
     for path in ["a", "d"] {
         lstat(union.path(path));
@@ -134,6 +135,7 @@ fn lsattr_and_chattr_work() {
 #[test]
 fn immutable_file_refuses_changes() {
     needs_root!();
+    not_with!("writeback=1");
     let union = Union::new().lower("f a text=a").mount();
     run("chattr", ["+i".as_ref(), union.path("a").as_os_str()]);
     let opened = std::fs::OpenOptions::new().append(true).open(union.path("a"));

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use plyfs::fuse::statistics::{ATTRIBUTE, Report};
 
-use crate::needs_root;
 use crate::support::posix::{append, chmod, exists, get_xattr, names, set_xattr, text};
 use crate::support::{Builder, Union};
+use crate::{needs_root, not_with};
 
 /// The messages so far.
 fn sent(union: &Union) -> BTreeMap<String, u64> {
@@ -63,6 +63,7 @@ const TREE: &str = "f a/1 text=one\nf a/2\nf a/b/3\nf a/b/4\nl a/b/link to=3\nf 
 #[test]
 fn what_is_known_needs_no_message() {
     needs_root!();
+    not_with!("io=plain", "io=passthrough", "timeout", "writeback=1", "cache");
     let union = mount(Union::new().lower(TREE).lower("f a/b/6\nf c/7"));
     let everything = || {
         walk(&union.path(""));
@@ -79,6 +80,7 @@ fn what_is_known_needs_no_message() {
 #[test]
 fn a_walk_asks_once_for_each_directory_and_never_for_a_file() {
     needs_root!();
+    not_with!("io=plain", "io=passthrough", "timeout");
     let union = mount(Union::new().lower(TREE).lower("f a/b/6\nf c/7"));
     let asked = counts(&messages(&union, || walk(&union.path(""))));
     // Five directories; the end of each is asked for too, now and then without attributes.
@@ -89,6 +91,7 @@ fn a_walk_asks_once_for_each_directory_and_never_for_a_file() {
 #[test]
 fn a_small_file_is_made_with_four_messages_and_a_release() {
     needs_root!();
+    not_with!("timeout");
     let union = mount(Union::new().upper("f d/old"));
     walk(&union.path(""));
     // The kernel wants to know once for each file whether the first write takes capabilities from it.
@@ -99,6 +102,7 @@ fn a_small_file_is_made_with_four_messages_and_a_release() {
 #[test]
 fn a_lower_file_is_copied_up_inside_the_message_that_changes_it() {
     needs_root!();
+    not_with!("io=plain", "io=passthrough", "timeout", "writeback=1");
     let union = mount(Union::new().lower("f d/a text=old\nf d/b\nf d/c text=old"));
     walk(&union.path(""));
     assert_eq!(messages(&union, || append(union.path("d/a"), "+")), "GETXATTR 1, WRITE 1");
@@ -113,6 +117,7 @@ fn a_lower_file_is_copied_up_inside_the_message_that_changes_it() {
 #[test]
 fn a_change_of_a_name_is_one_message_and_what_the_kernel_forgets() {
     needs_root!();
+    not_with!("timeout", "writeback=1");
     let union = mount(Union::new().lower("f d/a\nf d/b\nd d/d\nf d/e/f"));
     walk(&union.path(""));
     let path = |name: &str| union.path("d").join(name);
@@ -133,6 +138,7 @@ fn a_change_of_a_name_is_one_message_and_what_the_kernel_forgets() {
 #[test]
 fn attributes_are_asked_for_each_time_and_access_lists_once() {
     needs_root!();
+    not_with!("timeout");
     let union = mount(Union::new().lower("f d/a"));
     walk(&union.path(""));
     let ask = |name: &str| {
@@ -148,6 +154,7 @@ fn attributes_are_asked_for_each_time_and_access_lists_once() {
 #[test]
 fn a_file_is_read_in_pieces_of_128_kib_and_once() {
     needs_root!();
+    not_with!("io=plain", "io=passthrough", "timeout", "writeback=1", "cache");
     let large = |dir: &Path| {
         fs::create_dir(dir.join("d")).unwrap();
         fs::write(dir.join("d/f"), vec![b'x'; 1 << 20]).unwrap();
@@ -186,6 +193,7 @@ fn small_writes_are_collected_with_writeback() {
 #[test]
 fn a_write_without_writeback_is_one_message() {
     needs_root!();
+    not_with!("timeout", "writeback=1");
     let union = mount(Union::new().upper("f d/old"));
     let sent = write_small(&union);
     assert_eq!(sent["WRITE"], 256);

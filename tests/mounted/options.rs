@@ -5,12 +5,12 @@ use std::fs;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::needs_root;
 use crate::support::posix::{
     append, as_ids, chmod, chown, errno, get_xattr, kind, lstat, mknod, mode, names, owner, run,
     text,
 };
 use crate::support::{Union, privilege};
+use crate::{needs_root, not_with};
 
 #[test]
 fn files_of_who_mounted_belong_to_root_where_the_id_mapping_does_not_know_him() {
@@ -36,6 +36,7 @@ fn files_of_who_mounted_belong_to_root_where_the_id_mapping_does_not_know_him() 
 #[test]
 fn new_files_belong_to_their_maker_under_an_id_mapping() {
     needs_root!();
+    not_with!("xattr_permissions");
     let maps = ["uidmapping=0:1000:1:1:100000:65536", ":0:1000:1:1:100000:65536"];
     for map in [maps[0].to_owned(), format!("uidmapping={}", maps[1])] {
         let gid = map.replace("uidmapping", "gidmapping");
@@ -163,6 +164,7 @@ fn xattr_permissions_let_an_ordinary_user_keep_owners_and_devices() {
 #[test]
 fn volatile_mark_is_left_and_refused_later_as_the_kernel_does() {
     needs_root!();
+    not_with!("volatile");
     let mut union = Union::new().lower("f a text=a").mount();
     union.unmount();
     fs::create_dir_all(union.work("work/incompat/volatile")).unwrap();

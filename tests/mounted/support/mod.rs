@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod check;
+pub mod mode;
 pub mod mount;
 pub mod oracle;
 pub mod posix;

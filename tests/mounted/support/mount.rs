@@ -102,8 +102,15 @@ impl Mount {
     /// Has the kernel mount an overlay of its own on `point`, with these options.
     pub fn kernel(options: &OsStr, point: &Path) -> Self {
         let data = CString::new(options.as_bytes()).unwrap();
-        mount("overlay", point, "overlay", MountFlags::empty(), data.as_c_str())
-            .unwrap_or_else(|error| panic!("kernel overlay {options:?}: {error}"));
+        // The overlay that had these layers lives on in namespaces that others have just begun or ended.
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) =
+            mount("overlay", point, "overlay", MountFlags::empty(), data.as_c_str())
+        {
+            let busy = error == Errno::BUSY && Instant::now() < deadline;
+            assert!(busy, "kernel overlay {options:?}: {error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Self { point: point.to_owned(), daemon: None, log: PathBuf::new(), watchdog: None }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::mode;
 use super::mount::{LIFETIME, Mount, Program, Refusal, kernel_under_test, path_option, program};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, assert_same};
@@ -356,6 +357,9 @@ impl Union {
         if layers.writable {
             options.push(path_option("upperdir", &[self.upper("")]));
             options.push(path_option("workdir", &[self.work("")]));
+        }
+        if layers.program == Program::Plyfs && !kernel_under_test() {
+            options.extend(mode::options());
         }
         options.extend(layers.options.iter().cloned());
         options.join(OsStr::new(","))
