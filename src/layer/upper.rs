@@ -18,6 +18,7 @@ use super::stat_override::StatOverride;
 use super::undo::undo;
 use super::whiteout::{self, Form};
 use super::workdir::{self, Staged, Workdir, move_dir};
+use crate::sys::write_order::WriteOrder;
 use crate::sys::{Errno, FileKind, Object, Result, fault, open};
 
 /// The writable layer and its workdir.
@@ -38,6 +39,7 @@ pub struct Upper {
     pub index: Index,
     /// The inode numbers of what has been copied up.
     pub numbers: InodeMarks,
+    write_order: WriteOrder,
     can_rename_with_whiteout: bool,
     can_exchange: bool,
     _locks: [OwnedFd; 2],
@@ -75,6 +77,7 @@ impl Upper {
         let numbers = InodeMarks::open(work.own().clone(), namespaces)?;
         let overriding = StatOverride::detect(&Object::Own(root.clone()))?;
         Ok(Self {
+            write_order: WriteOrder::of(root.as_fd())?,
             can_rename_with_whiteout: devices && features.rename_with_whiteout,
             root,
             work,
@@ -96,6 +99,12 @@ impl Upper {
         }
         let unmarkable = self.form == Form::DotFile || !self.namespaces.any();
         if whiteout::has_prefix(name) && unmarkable { Err(Errno::INVAL) } else { Ok(()) }
+    }
+
+    /// Sees to it that no crash of the machine shows `file` without the data that it has now under a name that it
+    /// gets after this, or as anything but a metacopy when it is none any more after this.
+    pub fn settle(&self, file: BorrowedFd<'_>) -> Result<()> {
+        if self.volatile { Ok(()) } else { self.write_order.settle(file) }
     }
 
     /// Marks `object`, about to be called `name`, as meant literally if its name looks like a mark.

@@ -221,9 +221,9 @@ impl Overlay {
             rustix::fs::ftruncate(file, cut.size)?;
         }
         upper.numbers.write(&object, node.ino)?;
-        if let (false, Some(file)) = (upper.volatile, staged.file()) {
-            rustix::fs::fsync(file)?;
-            fault::point("copy-up.synced");
+        if let Some(file) = staged.file() {
+            upper.settle(file.as_fd())?;
+            fault::point("copy-up.settled");
         }
         let lower_links = stat.nlink.cast_signed();
         Ok(Copy { staged, place, lower_links, data_source, cut: cut.is_some() })

@@ -208,7 +208,7 @@ impl Overlay {
         // The file stays a metacopy until all is there: a crash leaves the lower data valid.
         let filled = data::copy(source.as_fd(), target.as_fd(), length)
             .and_then(|()| rustix::fs::ftruncate(&target, length))
-            .and_then(|()| if upper.volatile { Ok(()) } else { rustix::fs::fsync(&target) })
+            .and_then(|()| upper.settle(target.as_fd()))
             .inspect(|()| fault::point("metacopy.data-copied"))
             .and_then(|()| match cut {
                 // What is not cut has changed in no way that anybody can see.

@@ -32,9 +32,30 @@ pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usi
 /// # Errors
 /// Those of sync_file_range(2).
 pub fn start_writing(file: BorrowedFd<'_>) -> Result<()> {
+    sync_range(file, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Writes the data of a file and waits for that: not for what the filesystem has to note about it, nor for the cache of
+/// the disk. See `write_order` for what follows from it.
+///
+/// # Errors
+/// Those of fsync(2).
+pub fn write_and_wait(file: BorrowedFd<'_>) -> Result<()> {
+    // All three, or pages may be left out that others are writing.
+    let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    match sync_range(file, all) {
+        // A filter of system calls knows it not.
+        Err(Errno::PERM | Errno::NOSYS) => rustix::fs::fsync(file),
+        result => result,
+    }
+}
+
+/// sync_file_range(2) of a whole file.
+fn sync_range(file: BorrowedFd<'_>, flags: libc::c_uint) -> Result<()> {
     // SAFETY: the descriptor is open; no memory is passed.
-    let result =
-        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
     if result < 0 { Err(super::process::last_errno()) } else { Ok(()) }
 }
 

@@ -7,7 +7,7 @@
 /// Every fault point of the program, in the order of the operations that they belong to.
 pub const POINTS: &[&str] = &[
     "copy-up.staged",
-    "copy-up.synced",
+    "copy-up.settled",
     "copy-up.indexed",
     "copy-up.published",
     "copy-up.directory-published",

@@ -14,6 +14,7 @@ pub mod object;
 pub mod open;
 pub mod process;
 pub mod stat;
+pub mod write_order;
 pub mod xattr;
 
 pub use object::Object;

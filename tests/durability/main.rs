@@ -18,6 +18,7 @@ mod mounted;
 mod power;
 mod promise;
 mod replay;
+mod settled;
 mod stories;
 mod story;
 mod volatile;

@@ -1,8 +1,8 @@
 //! Every state in which a crash could leave the disk, without a crash: the disk is looked at before each system call of
 //! the overlay that changes it, and opened again as a union with all that a filesystem may have lost by then.
 //!
-//! The filesystem assumed keeps changes of names and attributes in their order, and the data of a file only when that is
-//! synced, as ext4, xfs and btrfs do.
+//! The filesystem assumed keeps changes of names and attributes in their order, as ext4, xfs and btrfs do, and the data
+//! of a file only when that is synced; on ext4 and xfs also behind its data what was changed after that was written.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -18,6 +18,9 @@ use crate::facade::Facade;
 use crate::promise::History;
 use crate::story::{Step, Tree};
 use crate::syscalls::{Answer, Call, watch};
+
+/// The flags of sync_file_range(2) with which it waits for all data; with fewer it only begins to write.
+pub const WRITE_AND_WAIT: u64 = 7;
 
 /// The disk between two changes.
 struct Instant {
@@ -128,7 +131,8 @@ impl<'a> Recorder<'a> {
         }
         self.look(call.to_string());
         match call.name {
-            "fsync" | "fdatasync" => {
+            "sync_file_range" if call.args[3] != WRITE_AND_WAIT => {}
+            "fsync" | "fdatasync" | "sync_file_range" => {
                 let file = PathBuf::from(format!("/proc/self/fd/{}", call.args[0]));
                 let status = fs::metadata(&file).unwrap();
                 if status.is_file() {

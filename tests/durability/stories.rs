@@ -54,8 +54,9 @@ impl Story {
     }
 
     /// Lets every crash happen without FUSE and without a power cut.
-    fn replay(&self) {
+    fn replay(&self, kind: Kind) {
         let scratch = Scratch::new();
+        kind.mount_empty(&scratch.dir("volume"));
         let [upper, work, lower, bottom] =
             ["volume/upper", "volume/work", "lower", "bottom"].map(|name| scratch.dir(name));
         for (dir, text) in [(&lower, LOWER), (&bottom, BOTTOM), (&upper, self.upper)] {
@@ -110,10 +111,18 @@ macro_rules! stories {
                     STORY.tell(Kind::Ext4);
                 }
 
+                /// Where what is to be found behind its data has to be synced.
                 #[test]
                 fn replayed() {
                     needs_root!();
-                    STORY.replay();
+                    STORY.replay(Kind::Tmpfs);
+                }
+
+                /// Where the log sees to that.
+                #[test]
+                fn replayed_on_ext4() {
+                    needs_root!();
+                    STORY.replay(Kind::Ext4);
                 }
 
                 #[test]

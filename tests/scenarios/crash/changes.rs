@@ -38,7 +38,7 @@ const NOTHING: Scenario = Scenario {
 
 /// The way of a lower file, in a lower directory, to the upper layer.
 const COPY_UP: &[&str] =
-    &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published"];
+    &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published"];
 
 const LOWER: &str = r#"
 f a/b/c/file text="lower content" mode=4711 own=3:4 mtime=1000000000.5 user.note=kept
@@ -104,7 +104,7 @@ scenarios! {
     };
     write_to_a_name_of_a_hard_link: Scenario {
         change: |root| append(&root.join("links/second")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.indexed", "copy-up.published", "copy-up.directory-published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.indexed", "copy-up.published", "copy-up.directory-published"],
         ..NOTHING
     };
     create_a_file: Scenario {
@@ -143,13 +143,13 @@ scenarios! {
     };
     link_a_lower_file: Scenario {
         change: |root| fs::hard_link(root.join("d/file"), root.join("d/linked")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "link.published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "link.published"],
         ..NOTHING
     };
     link_where_a_file_was_deleted: Scenario {
         upper: "w d/file",
         change: |root| fs::hard_link(root.join("d/other"), root.join("d/file")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "link.staged", "link.published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "link.staged", "link.published"],
         ..NOTHING
     };
     delete_a_lower_file: Scenario {
@@ -194,12 +194,12 @@ scenarios! {
     };
     rename_a_lower_file: Scenario {
         change: |root| fs::rename(root.join("d/file"), root.join("d/renamed")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
         ..NOTHING
     };
     rename_a_lower_file_to_another_directory: Scenario {
         change: |root| fs::rename(root.join("a/b/c/file"), root.join("tree/moved")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
         ..NOTHING
     };
     rename_over_a_lower_file: Scenario {
@@ -210,7 +210,7 @@ scenarios! {
     };
     rename_a_lower_file_over_a_lower_file: Scenario {
         change: |root| fs::rename(root.join("d/file"), root.join("d/other")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
         ..NOTHING
     };
     rename_to_a_deleted_name: Scenario {
@@ -226,7 +226,7 @@ scenarios! {
     };
     rename_a_lower_directory: Scenario {
         change: |root| fs::rename(root.join("tree"), root.join("renamed")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
         ..NOTHING
     };
     rename_a_lower_directory_with_redirect: Scenario {
@@ -308,17 +308,17 @@ scenarios! {
     rename_over_a_name_of_a_changed_hard_link: Scenario {
         earlier: Some(change_a_hard_link),
         change: |root| fs::rename(root.join("d/file"), root.join("links/first")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.published"],
         ..NOTHING
     };
     exchange_two_lower_files: Scenario {
         change: |root| exchange(&root.join("d/file"), &root.join("d/other")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.exchanged"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.exchanged"],
         ..NOTHING
     };
     exchange_a_lower_file_and_a_directory: Scenario {
         change: |root| exchange(&root.join("d/file"), &root.join("tree")),
-        points: &["copy-up.staged", "copy-up.synced", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.opaque-set", "rename.exchanged"],
+        points: &["copy-up.staged", "copy-up.settled", "copy-up.published", "copy-up.directory-published", "rename.prepared", "rename.opaque-set", "rename.exchanged"],
         ..NOTHING
     };
 }
