@@ -46,6 +46,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
 
+    /// Count processor time of programs and daemon instead of time: for a busy machine
+    #[arg(long)]
+    pub processor: bool,
+
     /// Where trees are made and unions mounted, on the filesystem to be measured
     #[arg(long, overrides_with = "dir")]
     pub dir: Option<PathBuf>,

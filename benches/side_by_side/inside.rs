@@ -22,6 +22,7 @@ pub fn measure(arguments: &Arguments, mode: Mode) -> Outcome<()> {
         scale,
         rounds: arguments.rounds.unwrap_or(scale.rounds()),
         mode,
+        processor: arguments.processor,
         dir: dir.clone(),
     };
     let wanted = |row: &Row| arguments.wants_row(row.name, row.family) && row.runs(scale, mode);

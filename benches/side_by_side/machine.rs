@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::scale::Scale;
+use super::arguments::Arguments;
 
 /// The machine and the state it was in.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,11 +27,13 @@ pub struct Machine {
     pub load: String,
     /// Quick or full.
     pub size: String,
+    /// What the times are: those of a clock, or of processors.
+    pub clock: String,
 }
 
 impl Machine {
     /// This machine, now.
-    pub fn here(dir: &Path, scale: Scale) -> Self {
+    pub fn here(dir: &Path, arguments: &Arguments) -> Self {
         let dir = dir.to_string_lossy();
         let package = env!("CARGO_MANIFEST_DIR");
         let load = text("/proc/loadavg");
@@ -46,7 +48,8 @@ impl Machine {
             memory: field("/proc/meminfo", "MemTotal").unwrap_or_default() / 1024,
             filesystem: output("findmnt", &["-n", "-o", "FSTYPE", "--target", &dir]),
             load: load.split(' ').take(3).collect::<Vec<_>>().join(" "),
-            size: format!("{scale:?}").to_lowercase(),
+            size: format!("{:?}", arguments.scale()).to_lowercase(),
+            clock: if arguments.processor { "processor time" } else { "time" }.to_owned(),
         }
     }
 }

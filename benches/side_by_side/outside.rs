@@ -1,10 +1,12 @@
 //! The process that starts those who measure, and reports.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::Outcome;
@@ -31,7 +33,8 @@ pub fn run(arguments: &Arguments) -> Outcome<ExitCode> {
     let dir = arguments.dir();
     fs::create_dir_all(&dir)?;
     let dir = dir.canonicalize()?;
-    let machine = Machine::here(&dir, arguments.scale());
+    let _lock = lock(&dir)?;
+    let machine = Machine::here(&dir, arguments);
     let mut modes = Vec::new();
     for mode in arguments.modes() {
         if mode == Mode::Root && !geteuid().is_root() {
@@ -46,6 +49,17 @@ pub fn run(arguments: &Arguments) -> Outcome<ExitCode> {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Two runs would remove each other's trees.
+fn lock(dir: &Path) -> Outcome<File> {
+    let file = File::create(dir.join("lock"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            Err(format!("another run uses {}: wait, or name another --dir", dir.display()).into())
+        }
+        result => Ok(result.map(|()| file)?),
+    }
 }
 
 /// Says what plyfs failed at, and counts it.

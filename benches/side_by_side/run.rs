@@ -107,9 +107,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Takes the time of a program, which must succeed.
+    /// Takes the time of a program, which must succeed, and may run more than once.
     pub fn program(&mut self, command: &mut Command) -> Outcome<()> {
-        self.timed(1, || succeed(command))
+        self.repeated(1, || succeed(command))
     }
 
     /// What was measured, if it is not a time that [`Run::timed`] took.

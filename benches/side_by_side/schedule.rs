@@ -8,7 +8,7 @@ use super::contestant::{Contestant, Kind};
 use super::fingerprint;
 use super::kernel_caches::{self, Drop};
 use super::mounted::Union;
-use super::results::{Measured, Mode, RowResults};
+use super::results::{Measured, Mode, RowResults, Unit};
 use super::row::{Extra, Row, State};
 use super::run::{Finished, Run};
 use super::scale::Scale;
@@ -27,6 +27,8 @@ pub struct Schedule {
     pub rounds: usize,
     /// The way of mounting.
     pub mode: Mode,
+    /// Whether processor time counts instead of time.
+    pub processor: bool,
     /// Where trees and mounts are.
     pub dir: PathBuf,
 }
@@ -259,6 +261,12 @@ impl Schedule {
 
     fn finish(&self, table: Table) -> RowResults {
         let row = table.row;
+        let mut measured: Vec<_> = table.entries.into_iter().map(|entry| entry.measured).collect();
+        if self.processor && row.unit == Unit::Time {
+            for one in &mut measured {
+                std::mem::swap(&mut one.values, &mut one.processor);
+            }
+        }
         let results = RowResults {
             name: row.name.into(),
             family: row.family.into(),
@@ -266,7 +274,7 @@ impl Schedule {
             unit: row.unit,
             goals: row.goals_in(self.mode),
             in_chart: row.in_chart,
-            measured: table.entries.into_iter().map(|entry| entry.measured).collect(),
+            measured,
         };
         eprintln!("{}", super::report::text::line(self.mode, &results));
         results

@@ -10,8 +10,8 @@ use crate::results::{ModeResults, Results, RowResults};
 pub fn report(results: &Results) -> String {
     let m = &results.machine;
     let mut text = format!(
-        "Measured on {} with plyfs {} ({} run): Linux {}, {}, {} MiB, {}, load {} at the start.\n",
-        m.date, m.commit, m.size, m.kernel, m.processors, m.memory, m.filesystem, m.load
+        "Measured on {} with plyfs {} ({} run, {}): Linux {}, {}, {} MiB, {}, load {} at the start.\n",
+        m.date, m.commit, m.size, m.clock, m.kernel, m.processors, m.memory, m.filesystem, m.load
     );
     for mode in &results.modes {
         add_mode(&mut text, mode);
