@@ -66,8 +66,8 @@ impl Schedule {
                 && of_shape().any(|(_, row)| row.bare);
             let tree = Tree::make(shape, self.scale, &self.dir, bare)?;
             let warm: Vec<_> = of_shape().filter(|(_, row)| row.state == State::Warm).collect();
-            for (index, table) in self.warm_rows(&tree, shape, &warm)? {
-                results[index] = Some(self.finish(table));
+            for (index, row) in self.warm_rows(&tree, shape, &warm)? {
+                results[index] = Some(row);
             }
             for (index, row) in of_shape().filter(|(_, row)| row.state != State::Warm) {
                 results[index] = Some(self.finish(self.fresh_row(&tree, row)?));
@@ -77,12 +77,12 @@ impl Schedule {
     }
 
     /// Rows on unions that stay mounted and are not changed.
-    fn warm_rows<'a>(
+    fn warm_rows(
         &self,
         tree: &Tree,
         shape: Shape,
-        rows: &[(usize, &'a Row)],
-    ) -> Outcome<Vec<(usize, Table<'a>)>> {
+        rows: &[(usize, &Row)],
+    ) -> Outcome<Vec<(usize, RowResults)>> {
         let Some((_, first)) = rows.first() else { return Ok(Vec::new()) };
         let (mut unions, mut faults, mut seen) = (Vec::new(), Vec::new(), Vec::new());
         for contestant in &self.contestants {
@@ -97,7 +97,7 @@ impl Schedule {
             unions.push(union);
             faults.push(fault);
         }
-        let mut tables = Vec::new();
+        let mut results = Vec::new();
         for (index, row) in rows {
             let mut table = self.table(row);
             for (entry, fault) in table.entries.iter_mut().zip(&faults) {
@@ -112,9 +112,9 @@ impl Schedule {
                 self.turn(&mut table, turn, unions[turn].as_mut(), tree, true);
                 Ok(())
             })?;
-            tables.push((*index, table));
+            results.push((*index, self.finish(table)));
         }
-        Ok(tables)
+        Ok(results)
     }
 
     /// A union, and the fingerprint of its tree, all of which has then been read.
