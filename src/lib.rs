@@ -4,6 +4,7 @@
 //! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`];
 //! [`check`] and [`convert`] go beside [`fuse`].
 
+pub mod archive;
 pub mod check;
 pub mod cli;
 pub mod convert;
@@ -11,4 +12,5 @@ pub mod fuse;
 pub mod layer;
 pub mod mount;
 pub mod overlay;
+pub mod store;
 pub mod sys;

@@ -16,6 +16,7 @@ pub mod lower;
 pub mod mark;
 pub mod origin;
 pub mod owner_rights;
+pub mod packed;
 pub mod stat_override;
 pub mod undo;
 pub mod upper;

@@ -8,6 +8,7 @@ pub mod dir;
 pub mod fault;
 pub mod file_handle;
 pub mod inode_flags;
+pub mod mapping;
 pub mod mount;
 pub mod mountinfo;
 pub mod object;

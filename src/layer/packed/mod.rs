@@ -1,0 +1,9 @@
+//! Packed layers: a layer whose names and attributes lie in one index file, and whose contents are files called by
+//! their hashes. Described in `docs/format.md`.
+
+pub mod builder;
+pub mod format;
+pub mod reader;
+
+pub use builder::Builder;
+pub use reader::Index;

@@ -1,0 +1,191 @@
+//! Contents of files, each once, called by its BLAKE3 hash.
+//!
+//! An object in `objects/` is complete and on disk: new ones are made in a stage, and get their names when all of the
+//! import has been synced. They are never changed afterwards.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, OFlags, RenameFlags};
+
+use super::stage::Stage;
+use crate::archive::entry::Extent;
+use crate::sys::{Errno, open};
+
+/// The name of a content.
+pub type ContentId = blake3::Hash;
+
+/// The folder of all objects.
+pub struct Objects {
+    dir: OwnedFd,
+}
+
+impl Objects {
+    /// Opens the folder.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { dir: open::directory(path)? })
+    }
+
+    /// Whether there is an object of that name.
+    pub fn has(&self, id: &ContentId) -> io::Result<bool> {
+        match rustix::fs::statat(&self.dir, place(id), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens an object for reading.
+    pub fn get(&self, id: &ContentId) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(rustix::fs::openat(&self.dir, place(id), flags, rustix::fs::Mode::empty())?.into())
+    }
+}
+
+/// Where in the folder an object is.
+fn place(id: &ContentId) -> PathBuf {
+    let hex = id.to_hex();
+    Path::new(&hex[..2]).join(&hex[2..])
+}
+
+/// Contents that are no objects yet.
+pub struct NewObjects<'s> {
+    objects: &'s Objects,
+    folder: PathBuf,
+    buffer: Vec<u8>,
+    /// The number of those that are new, and their bytes.
+    pub made: (u64, u64),
+}
+
+/// Contents up to this size are hashed before a file is made of them, since many are there already.
+const SMALL: u64 = 1 << 20;
+
+impl<'s> NewObjects<'s> {
+    /// None so far, in `stage`.
+    pub fn new(objects: &'s Objects, stage: &Stage) -> io::Result<Self> {
+        let folder = stage.path("objects");
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self { objects, folder, buffer: Vec::new(), made: (0, 0) })
+    }
+
+    /// Takes a content of which `data` gives the parts that are no holes; returns its name, `None` for an empty one.
+    pub fn add(&mut self, extent: &Extent, data: &mut impl Read) -> io::Result<Option<ContentId>> {
+        if extent.size == 0 {
+            return Ok(None);
+        }
+        if extent.data.is_none() && extent.size <= SMALL {
+            self.buffer.resize(extent.size as usize, 0);
+            data.read_exact(&mut self.buffer)?;
+            let id = blake3::hash(&self.buffer);
+            if !self.is_known(&id)? {
+                self.made(extent.size);
+                let mut file = self.create(&self.staged(&id))?;
+                file.write_all(&self.buffer)?;
+            }
+            return Ok(Some(id));
+        }
+        let path = self.folder.join("new");
+        let mut file = self.create(&path)?;
+        let id = write(&mut file, extent, data)?;
+        if self.is_known(&id)? {
+            fs::remove_file(&path)?;
+        } else {
+            self.made(extent.stored());
+            fs::rename(&path, self.staged(&id))?;
+        }
+        Ok(Some(id))
+    }
+
+    /// Makes objects of all, which must have been synced.
+    pub fn publish(&self) -> io::Result<()> {
+        let stage = open::directory(&self.folder)?;
+        for entry in fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().and_then(|name| blake3::Hash::from_hex(name).ok()) else {
+                continue;
+            };
+            self.publish_one(&stage, &id)?;
+        }
+        Ok(())
+    }
+
+    fn publish_one(&self, stage: &OwnedFd, id: &ContentId) -> io::Result<()> {
+        let place = place(id);
+        let name = id.to_hex();
+        let rename = || {
+            let flags = RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(stage, name.as_str(), &self.objects.dir, &place, flags)
+        };
+        let renamed = match rename() {
+            Err(Errno::NOENT) => {
+                match rustix::fs::mkdirat(&self.objects.dir, &name[..2], 0o700.into()) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                rename()
+            }
+            result => result,
+        };
+        match renamed {
+            // The same content, by somebody who was faster.
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_known(&self, id: &ContentId) -> io::Result<bool> {
+        Ok(self.staged(id).exists() || self.objects.has(id)?)
+    }
+
+    fn staged(&self, id: &ContentId) -> PathBuf {
+        self.folder.join(id.to_hex().as_str())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)
+    }
+
+    fn made(&mut self, bytes: u64) {
+        self.made.0 += 1;
+        self.made.1 += bytes;
+    }
+}
+
+/// Writes a content with its holes; returns the hash of all of it, holes read as zeros.
+fn write(file: &mut File, extent: &Extent, data: &mut impl Read) -> io::Result<ContentId> {
+    let mut hasher = blake3::Hasher::new();
+    let mut at = 0;
+    let parts = match &extent.data {
+        Some(parts) => parts.iter().map(|part| (part.offset, part.length)).collect(),
+        None => vec![(0, extent.size)],
+    };
+    let mut buffer = vec![0; 256 << 10];
+    for (offset, length) in parts {
+        zeros(&mut hasher, offset - at);
+        file.seek(SeekFrom::Start(offset))?;
+        let mut left = length;
+        while left > 0 {
+            let piece = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            data.read_exact(&mut buffer[..piece])?;
+            hasher.update(&buffer[..piece]);
+            file.write_all(&buffer[..piece])?;
+            left -= piece as u64;
+        }
+        at = offset + length;
+    }
+    zeros(&mut hasher, extent.size - at);
+    rustix::fs::ftruncate(file.as_fd(), extent.size)?;
+    Ok(hasher.finalize())
+}
+
+fn zeros(hasher: &mut blake3::Hasher, mut count: u64) {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while count > 0 {
+        let piece = count.min(ZEROS.len() as u64);
+        hasher.update(&ZEROS[..piece as usize]);
+        count -= piece;
+    }
+}

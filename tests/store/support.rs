@@ -1,0 +1,214 @@
+//! Archives made for a purpose, and what a stored layer holds.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use plyfs::archive::{Limits, Shown};
+use plyfs::layer::packed::Index;
+use plyfs::layer::packed::format::ROOT;
+use plyfs::store::layer_import::Imported;
+use plyfs::store::{Result, Store};
+use plyfs::sys::FileKind;
+
+/// An archive in the making.
+#[derive(Clone, Default)]
+pub struct Tar(pub Vec<u8>);
+
+/// The fields of a header.
+#[derive(Clone)]
+pub struct Fields {
+    pub flag: u8,
+    pub name: Vec<u8>,
+    pub link: Vec<u8>,
+    pub mode: u32,
+    pub uid: u64,
+    pub gid: u64,
+    pub mtime: u64,
+    pub size: u64,
+    pub device: (u32, u32),
+}
+
+impl Fields {
+    pub fn new(flag: u8, name: &str) -> Self {
+        Self {
+            flag,
+            name: name.into(),
+            link: Vec::new(),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            size: 0,
+            device: (0, 0),
+        }
+    }
+
+    pub fn header(&self) -> tar::Header {
+        let mut header = tar::Header::new_ustar();
+        let old = header.as_old_mut();
+        old.name[..self.name.len().min(100)]
+            .copy_from_slice(&self.name[..self.name.len().min(100)]);
+        old.linkname[..self.link.len()].copy_from_slice(&self.link);
+        header.set_entry_type(tar::EntryType::new(self.flag));
+        header.set_mode(self.mode);
+        header.set_uid(self.uid);
+        header.set_gid(self.gid);
+        header.set_mtime(self.mtime);
+        header.set_size(self.size);
+        header.set_device_major(self.device.0).unwrap();
+        header.set_device_minor(self.device.1).unwrap();
+        header.set_cksum();
+        header
+    }
+}
+
+impl Tar {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn header(mut self, header: &tar::Header) -> Self {
+        self.0.extend_from_slice(header.as_bytes());
+        self
+    }
+
+    pub fn data(mut self, data: &[u8]) -> Self {
+        self.0.extend_from_slice(data);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub fn entry(self, mut fields: Fields, data: &[u8]) -> Self {
+        fields.size = data.len() as u64;
+        self.header(&fields.header()).data(data)
+    }
+
+    pub fn file(self, name: &str, text: &str) -> Self {
+        self.entry(Fields::new(b'0', name), text.as_bytes())
+    }
+
+    pub fn dir(self, name: &str) -> Self {
+        self.entry(Fields { mode: 0o755, ..Fields::new(b'5', name) }, b"")
+    }
+
+    pub fn symlink(self, name: &str, target: &str) -> Self {
+        self.entry(Fields { mode: 0o777, link: target.into(), ..Fields::new(b'2', name) }, b"")
+    }
+
+    pub fn link(self, name: &str, target: &str) -> Self {
+        self.entry(Fields { link: target.into(), ..Fields::new(b'1', name) }, b"")
+    }
+
+    /// An extended header with these records.
+    pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        let mut data = Vec::new();
+        for (keyword, value) in records {
+            let rest = keyword.len() + value.len() + 3;
+            let length = (rest..).find(|n| n.to_string().len() + rest == *n).unwrap();
+            data.extend_from_slice(format!("{length} {keyword}=").as_bytes());
+            data.extend_from_slice(value);
+            data.push(b'\n');
+        }
+        self.entry(Fields::new(b'x', "PaxHeaders/x"), &data)
+    }
+
+    pub fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(&[0; 1024]);
+        self.0
+    }
+}
+
+/// A store in a folder that goes with it.
+pub struct TestStore {
+    pub store: Store,
+    _dir: tempfile::TempDir,
+}
+
+impl TestStore {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { store: Store::open(&dir.path().join("store")).unwrap(), _dir: dir }
+    }
+
+    pub fn import(&self, archive: &[u8]) -> Result<Imported> {
+        self.store.import_layer("1", archive, Limits::default())
+    }
+
+    /// What the layer holds that `archive` becomes.
+    pub fn holds(&self, archive: &[u8]) -> String {
+        let imported = self.import(archive).unwrap();
+        let file = File::open(self.store.layer_path(&imported.diff_id).join("index")).unwrap();
+        let index = Index::open(&file).unwrap();
+        assert!(index.is_sound());
+        let mut text = String::new();
+        self.describe(&index, ROOT, "", &mut text);
+        text
+    }
+
+    /// One line for each name below `dir`, like `f path text`.
+    fn describe(&self, index: &Index, dir: u32, path: &str, text: &mut String) {
+        for entry in index.entries(dir).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(index.find(dir, entry.name).unwrap(), Some(entry));
+            let path = format!("{path}{}", Shown(entry.name.as_bytes()));
+            let Some(number) = entry.inode else {
+                writeln!(text, "w {path}").unwrap();
+                continue;
+            };
+            let inode = index.inode(number).unwrap();
+            match inode.kind() {
+                FileKind::Directory => {
+                    let opaque = if inode.opaque { " opaque" } else { "" };
+                    let implied = if inode.implied { " implied" } else { "" };
+                    writeln!(text, "d {path}{opaque}{implied}").unwrap();
+                    self.describe(index, number, &format!("{path}/"), text);
+                }
+                FileKind::Regular => {
+                    let data = index.content(&inode).unwrap().map_or(Vec::new(), |id| {
+                        let mut data = Vec::new();
+                        let mut file = self.store.objects().get(&id).unwrap();
+                        std::io::Read::read_to_end(&mut file, &mut data).unwrap();
+                        assert_eq!(blake3::hash(&data), id);
+                        data
+                    });
+                    assert_eq!(data.len() as u64, inode.size);
+                    let links = if inode.nlink > 1 {
+                        format!(" nlink={}", inode.nlink)
+                    } else {
+                        String::new()
+                    };
+                    writeln!(text, "f {path} {}{links}", Shown(&data)).unwrap();
+                }
+                FileKind::Symlink => {
+                    let target = index.link_target(&inode).unwrap().as_bytes();
+                    let links = if inode.nlink > 1 {
+                        format!(" nlink={}", inode.nlink)
+                    } else {
+                        String::new()
+                    };
+                    writeln!(text, "l {path} {}{links}", Shown(target)).unwrap();
+                }
+                kind => writeln!(text, "{kind:?} {path} {}:{}", inode.major, inode.minor).unwrap(),
+            }
+        }
+    }
+
+    /// Everything below the store's folder, staged things included.
+    pub fn files(&self) -> Vec<String> {
+        fn walk(dir: &Path, root: &Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+                if path.is_dir() {
+                    walk(&path, root, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.store.root(), self.store.root(), &mut found);
+        found.sort();
+        found
+    }
+}
