@@ -2,7 +2,7 @@
 //!
 //! The layers of the code, each of which knows only those below it (see `docs/architecture.md`):
 //! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`];
-//! [`check`] and [`convert`] go beside [`fuse`].
+//! [`check`] and [`convert`] go beside [`fuse`], [`store`] beside [`overlay`], on [`archive`] and [`layer`].
 
 pub mod archive;
 pub mod check;

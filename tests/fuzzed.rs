@@ -58,6 +58,9 @@ targets! {
     override_stat: vec![":", "0", "755", "-", "char", "block", "dir", "file", "symlink", "pipe", "socket", "\0", "104711"];
     origin: vec!["00", "fb", "1d", "FB", "+", "\0", "\u{fb}", "0001000000000000000000000000000000003b60990068add8b6"];
     redirect: vec!["/", ".", "..", "a", "name", "\0", "//"];
+    archive: vec!["x", "L", "K", "S", "11 path=a/b\n", "9 size=9\n", "22 GNU.sparse.major=1\n", "22 GNU.sparse.minor=0\n",
+        "25 GNU.sparse.realsize=9\n", "21 GNU.sparse.map=0,1\n", "25 SCHILY.xattr.user.a=b\n", "13 mtime=1.5\n", "\0\0\0\0"];
+    packed_index: vec!["\0\0\u{1}", "\0\0\u{2}", "\0\u{1}", "\0\u{2}", "\0\u{3}", "\u{1}", "\u{40}", "\0", "aaaa"];
     names: vec![".wh.", ".", "..", "overlay.", "fuseoverlayfs.", "opq", "x"];
 }
 

@@ -5,7 +5,7 @@
 //! two archives (CVE-2025-62518); headers have to be bounded before they are read; and whoever wants to write the
 //! archive again byte by byte needs what lies between the contents.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use tar::Header;
 
@@ -73,6 +73,17 @@ impl<R: Read> Reader<R> {
         Content { reader: self }
     }
 
+    /// Goes to the end of the content of the last entry without reading it.
+    pub fn skip_content(&mut self) -> io::Result<()>
+    where
+        R: Seek,
+    {
+        let left = i64::try_from(self.content).map_err(io::Error::other)?;
+        self.source.seek_relative(left)?;
+        self.content = 0;
+        Ok(())
+    }
+
     /// What was read besides contents since this was last asked: headers and padding.
     pub fn take_framing(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.framing)
@@ -136,7 +147,7 @@ impl<R: Read> Reader<R> {
             return Ok(false);
         }
         let size = header_size(header)?;
-        extended.length = extended.length.saturating_add(size.max(1));
+        extended.length = extended.length.saturating_add(size).saturating_add(BLOCK as u64);
         let limits = self.limits;
         if extended.length > limits.header {
             let most = limits.header;
@@ -248,7 +259,7 @@ impl<R: Read> Reader<R> {
             if numbers.len() as u64 == wanted {
                 return Ok((sparse::pairs(&numbers[1..])?, length));
             }
-            if length + BLOCK as u64 > size || wanted > 1 + 2 * MOST_PARTS as u64 {
+            if length + BLOCK as u64 > size {
                 return Err(sparse::malformed());
             }
             let block = self.frame(BLOCK)?;
@@ -257,13 +268,18 @@ impl<R: Read> Reader<R> {
                 let full = numbers.first().is_some_and(|parts| numbers.len() as u64 > 2 * parts);
                 match byte {
                     _ if full => break,
-                    b'\n' => numbers.push(decimal(&line).ok_or_else(sparse::malformed)?),
-                    byte => {
-                        line.push(*byte);
-                        continue;
+                    b'\n' => {
+                        let number = decimal(&line).ok_or_else(sparse::malformed)?;
+                        if numbers.is_empty() && number > MOST_PARTS as u64 {
+                            return Err(sparse::malformed());
+                        }
+                        numbers.push(number);
+                        line.clear();
                     }
+                    // No number has more digits.
+                    _ if line.len() == 20 => return Err(sparse::malformed()),
+                    byte => line.push(*byte),
                 }
-                line.clear();
             }
         }
     }
@@ -272,12 +288,15 @@ impl<R: Read> Reader<R> {
     fn old_extent(&mut self, header: &Header, size: u64) -> Result<Extent> {
         let gnu = header.as_gnu().ok_or_else(sparse::malformed)?;
         let mut parts = Vec::new();
+        let mut slots = 0;
         let mut add = |sparse: &[tar::GnuSparseHeader]| {
             for part in sparse.iter().filter(|part| !part.is_empty()) {
                 let number = |number: io::Result<u64>| number.map_err(|_| sparse::malformed());
                 parts.push(Part { offset: number(part.offset())?, length: number(part.length())? });
             }
-            if parts.len() > MOST_PARTS { Err(sparse::malformed()) } else { Ok(()) }
+            // Slots that are not used count: otherwise a chain of empty blocks would have no end.
+            slots += sparse.len();
+            if slots > MOST_PARTS { Err(sparse::malformed()) } else { Ok(()) }
         };
         add(&gnu.sparse)?;
         let mut more = gnu.is_extended();

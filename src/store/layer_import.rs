@@ -1,28 +1,23 @@
-//! From a layer archive to a stored layer.
-//!
-//! Everything is made in a stage and synced; then the contents get their names, and last the layer gets its own. A crash
-//! leaves the layer complete or absent; contents that nobody refers to are garbage, and the stage is swept.
+//! From a layer archive to a packed layer and a blob.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read, Write};
 
-use rustix::fs::RenameFlags;
+use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digesting;
+use super::import::{Import, LAYERS, NEW};
 use super::objects::NewObjects;
-use super::stage::Stage;
-use super::tar_split;
-use super::{DiffId, Error, Result, Store};
+use super::{DiffId, Digest, Error, Result, Store, tar_split};
 use crate::archive::oci_whiteout::{Meaning, meaning};
 use crate::archive::{Compression, Decompressed, Entry, Kind, Limits, Reader, Refusal};
 use crate::layer::packed::Builder;
 use crate::layer::packed::builder::{Body, Object};
-use crate::sys::{Errno, FileKind, open};
+use crate::sys::FileKind;
 
 /// What is known of a stored layer.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct LayerMeta {
     /// Bytes of its uncompressed archive.
     pub tar_size: u64,
@@ -37,8 +32,10 @@ pub struct LayerMeta {
 pub struct Imported {
     /// The layer.
     pub diff_id: DiffId,
-    /// How the archive was compressed.
+    /// How its blob is compressed.
     pub compression: Compression,
+    /// The layer's archive as it is kept: name and bytes.
+    pub blob: (Digest, u64),
     /// Whether the layer was there already.
     pub known: bool,
     /// Entries that took the place of others of the same archive: no program should write such.
@@ -53,58 +50,144 @@ impl Store {
     /// # Errors
     /// Nothing is stored then.
     pub fn import_layer(&self, name: &str, source: impl Read, limits: Limits) -> Result<Imported> {
-        let stage = self.stage()?;
-        let mut import =
-            Import::new(self, &stage).map_err(|error| self.cannot_store(name, error))?;
-        let refused = |refusal: Refusal| Error::failure(format!("layer {name}: {refusal}"));
-        let source = Decompressed::new(source, limits).map_err(|error| refused(error.into()))?;
-        let compression = source.compression();
-        let mut reader = Reader::new(Digesting::new(source), limits);
-        while let Some(entry) = reader.next_entry().map_err(refused)? {
-            import
-                .entry(&entry, &mut reader)
-                .map_err(|refusal| refused(refusal.of(entry.path.as_bytes())))?;
-        }
-        import.end(&mut reader).map_err(refused)?;
-        let (digest, tar_size, _) = reader.into_inner().finish();
-        import.meta.tar_size = tar_size;
-        let diff_id = DiffId(digest);
-        let (replaced, meta) = (import.replaced, import.meta.clone());
-        let known = self.has_layer(&diff_id);
-        if !known {
-            import
-                .publish(self, &stage, &diff_id)
-                .map_err(|error| self.cannot_store(name, error))?;
-        }
-        Ok(Imported { diff_id, compression, known, replaced, meta })
+        let mut import = self.import()?;
+        let imported = import.layer(name, source, limits)?;
+        import.publish()?;
+        Ok(imported)
     }
 
-    fn cannot_store(&self, name: &str, error: io::Error) -> Error {
-        Error::failure(format!(
-            "layer {name}: cannot be stored in {}: {error}",
-            self.root().display()
-        ))
+    /// What is known of a stored layer.
+    pub fn layer_meta(&self, layer: &DiffId) -> Result<LayerMeta> {
+        let path = self.layer_path(layer).join("meta.json");
+        let read = || Ok(serde_json::from_slice(&fs::read(&path)?)?);
+        read().map_err(|error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Error::not_found(format!("layer {} is not stored", layer.0)),
+            _ => Error::damaged(format!("layer {}: meta.json cannot be read: {error}", layer.0)),
+        })
     }
 }
 
-/// A layer that is being imported.
-struct Import<'s> {
+impl Import<'_> {
+    /// Takes the layer whose archive is `source`, compressed or not. `name` is what messages call it.
+    pub fn layer(&mut self, name: &str, source: impl Read, limits: Limits) -> Result<Imported> {
+        let refused = |refusal: Refusal| Error::failure(format!("layer {name}: {refusal}"));
+        self.take(source, limits).map_err(refused)
+    }
+
+    fn take(
+        &mut self,
+        source: impl Read,
+        limits: Limits,
+    ) -> std::result::Result<Imported, Refusal> {
+        let mut source = BufReader::with_capacity(128 << 10, source);
+        let compression = Compression::of(source.fill_buf()?);
+        let mut blob = BlobWriter::new(compression, self.new_blob()?);
+        let folder = self.stage.path(LAYERS).join(NEW);
+        fs::create_dir(&folder)?;
+        let source = Decompressed::new(Tee { source, copy: &mut blob }, limits)?;
+        let mut reader = Reader::new(Digesting::new(source), limits);
+        let split = File::create_new(folder.join("tar-split"))?;
+        let mut layer = NewLayer::new(&mut self.contents, split)?;
+        while let Some(entry) = reader.next_entry()? {
+            let taken = layer.entry(&entry, &mut reader);
+            taken.map_err(|refusal| refusal.of(entry.path.as_bytes()))?;
+        }
+        layer.rest(&mut reader)?;
+        let (digest, tar_size, _) = reader.into_inner().finish();
+        let diff_id = DiffId(digest);
+        layer.meta.tar_size = tar_size;
+        let NewLayer { builder, split, replaced, meta, .. } = layer;
+        let staged = self.stage.path(LAYERS).join(digest.hex());
+        let known = self.store.has_layer(&diff_id);
+        if known || staged.exists() {
+            fs::remove_dir_all(&folder)?;
+        } else {
+            split.finish()?;
+            builder.write(File::create_new(folder.join("index"))?)?;
+            let text = serde_json::to_vec(&meta).map_err(io::Error::from)?;
+            fs::write(folder.join("meta.json"), text)?;
+            fs::rename(&folder, &staged)?;
+        }
+        let compression = match compression {
+            Compression::None => Compression::Gzip,
+            other => other,
+        };
+        let blob = self.keep_blob(blob.finish()?)?;
+        Ok(Imported { diff_id, compression, blob, known, replaced, meta })
+    }
+}
+
+/// Writes the archive of a layer as it is kept: as it came, or compressed fast.
+enum BlobWriter {
+    AsItCame(Digesting<File>),
+    Compressing(Box<GzEncoder<Digesting<File>>>),
+}
+
+impl BlobWriter {
+    fn new(compression: Compression, blob: Digesting<File>) -> Self {
+        match compression {
+            Compression::None => {
+                Self::Compressing(Box::new(GzEncoder::new(blob, flate2::Compression::fast())))
+            }
+            Compression::Gzip | Compression::Zstd => Self::AsItCame(blob),
+        }
+    }
+
+    fn finish(self) -> io::Result<Digesting<File>> {
+        match self {
+            Self::AsItCame(blob) => Ok(blob),
+            Self::Compressing(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::AsItCame(blob) => blob.write(buffer),
+            Self::Compressing(encoder) => encoder.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::AsItCame(blob) => blob.flush(),
+            Self::Compressing(encoder) => encoder.flush(),
+        }
+    }
+}
+
+/// Copies what is read.
+struct Tee<'w, R> {
+    source: R,
+    copy: &'w mut BlobWriter,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.copy.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
+/// A layer whose archive is being read.
+struct NewLayer<'i, 's> {
     builder: Builder,
-    contents: NewObjects<'s>,
+    contents: &'i mut NewObjects<'s>,
     split: tar_split::Writer,
     replaced: u64,
     meta: LayerMeta,
 }
 
-impl<'s> Import<'s> {
-    fn new(store: &'s Store, stage: &Stage) -> io::Result<Self> {
-        fs::create_dir(stage.path("layer"))?;
+impl<'i, 's> NewLayer<'i, 's> {
+    fn new(contents: &'i mut NewObjects<'s>, split: File) -> io::Result<Self> {
         Ok(Self {
             builder: Builder::new(),
-            contents: NewObjects::new(store.objects(), stage)?,
-            split: tar_split::Writer::new(File::create_new(stage.path("layer/tar-split"))?)?,
+            contents,
+            split: tar_split::Writer::new(split)?,
             replaced: 0,
-            meta: LayerMeta { tar_size: 0, size: 0, entries: 0 },
+            meta: LayerMeta::default(),
         })
     }
 
@@ -175,7 +258,7 @@ impl<'s> Import<'s> {
     }
 
     /// Takes what follows the last entry.
-    fn end(&mut self, reader: &mut Reader<impl Read>) -> std::result::Result<(), Refusal> {
+    fn rest(&mut self, reader: &mut Reader<impl Read>) -> std::result::Result<(), Refusal> {
         self.split.framing(&reader.take_framing())?;
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -185,34 +268,4 @@ impl<'s> Import<'s> {
             }
         }
     }
-
-    fn publish(self, store: &Store, stage: &Stage, diff_id: &DiffId) -> io::Result<()> {
-        let layer = stage.path("layer");
-        self.split.finish()?;
-        self.builder.write(File::create_new(layer.join("index"))?)?;
-        fs::write(layer.join("meta.json"), serde_json::to_vec(&self.meta)?)?;
-        sync_filesystem(&layer)?;
-        self.contents.publish()?;
-        // The names of the contents before that of the layer.
-        sync_filesystem(&layer)?;
-        let target = store.layer_path(diff_id);
-        let stages = open::directory(&stage.path(""))?;
-        let renamed = rustix::fs::renameat_with(
-            &stages,
-            "layer",
-            rustix::fs::CWD,
-            &target,
-            RenameFlags::NOREPLACE,
-        );
-        match renamed {
-            // The same layer, by somebody who was faster.
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        File::open(store.root().join("layers"))?.sync_all()
-    }
-}
-
-fn sync_filesystem(path: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(path)?)?)
 }

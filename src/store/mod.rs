@@ -9,15 +9,18 @@
 //!
 //! The formats and the order of steps are described in `docs/store.md`.
 
+pub mod blobs;
 pub mod digest;
 pub mod error;
+pub mod import;
 pub mod layer_import;
 pub mod objects;
 pub mod stage;
+pub mod tags;
 pub mod tar_split;
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -29,6 +32,8 @@ pub use error::{Error, Kind, Result};
 
 use objects::Objects;
 
+use crate::sys::fault::point;
+
 /// An open store.
 pub struct Store {
     root: PathBuf,
@@ -37,36 +42,66 @@ pub struct Store {
     _lock: OwnedFd,
 }
 
-/// What a store holds besides files.
+/// The folders of a store.
 const FOLDERS: [&str; 7] =
     ["blobs", "blobs/sha256", "objects", "layers", "containers", "tmp", "mounts"];
+/// The files of a store.
+const FILES: [&str; 4] = ["oci-layout", "index.json", "lock", "tags.lock"];
+
+/// What makes a folder an OCI image layout (image specification, "oci-layout file").
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 impl Store {
     /// Opens the store at `root`, and makes it if there is none.
     pub fn open(root: &Path) -> Result<Self> {
-        let failed = |what: &str| {
-            let at = root.display().to_string();
-            let what = what.to_owned();
-            move |error: io::Error| Error::failure(format!("store {at}: cannot {what}: {error}"))
+        Self::open_locked(root, FlockOperation::LockShared)
+    }
+
+    /// Opens the store at `root` when nobody else has it open, and keeps everybody out.
+    pub fn open_alone(root: &Path) -> Result<Self> {
+        Self::open_locked(root, FlockOperation::LockExclusive)
+    }
+
+    fn open_locked(root: &Path, lock: FlockOperation) -> Result<Self> {
+        let open = || {
+            let mut private = fs::DirBuilder::new();
+            private.mode(0o700).recursive(true).create(root)?;
+            refuse_others(root)?;
+            if fs::metadata(root)?.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
+            }
+            let lock = locked(&root.join("lock"), lock)?;
+            for folder in FOLDERS {
+                private.create(root.join(folder))?;
+            }
+            let objects = Objects::open(&root.join("objects"))?;
+            Ok(Self { root: root.to_owned(), objects, _lock: lock })
         };
-        let mut private = fs::DirBuilder::new();
-        private.mode(0o700).recursive(true);
-        private.create(root).map_err(failed("make it"))?;
-        for folder in FOLDERS {
-            private.create(root.join(folder)).map_err(failed("make its folders"))?;
+        let store = open().map_err(|error: io::Error| {
+            Error::failure(format!("store {}: cannot be opened: {error}", root.display()))
+        })?;
+        for (file, text) in [("oci-layout", LAYOUT), ("index.json", tags::NONE)] {
+            if !root.join(file).exists() {
+                store.write_file(file, text.as_bytes())?;
+            }
         }
-        let mode = fs::metadata(root).map_err(failed("read it"))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let closed = fs::Permissions::from_mode(0o700);
-            fs::set_permissions(root, closed).map_err(failed("close it to others"))?;
-        }
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(root.join("lock"), flags, Mode::from(0o600))
-            .map_err(|error| failed("open its lock")(error.into()))?;
-        rustix::fs::flock(&lock, FlockOperation::LockShared)
-            .map_err(|error| failed("take its lock")(error.into()))?;
-        let objects = Objects::open(&root.join("objects")).map_err(failed("open its objects"))?;
-        Ok(Self { root: root.to_owned(), objects, _lock: lock })
+        Ok(store)
+    }
+
+    /// Writes a file of the root: all of it or, after a crash, nothing.
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let stage = self.stage()?;
+        let write = || {
+            let new = stage.path(name);
+            let mut file = File::create_new(&new)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            point("tags.staged");
+            fs::rename(&new, self.root.join(name))?;
+            point("tags.published");
+            File::open(&self.root)?.sync_all()
+        };
+        write().map_err(|error| self.cannot_store(error))
     }
 
     /// The folder of a stored layer.
@@ -88,4 +123,26 @@ impl Store {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Opens a file to lock, and waits for the lock.
+fn locked(path: &Path, operation: FlockOperation) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = rustix::fs::open(path, flags, Mode::from(0o600))?;
+    rustix::fs::flock(&lock, operation)?;
+    Ok(lock)
+}
+
+/// A folder that is somebody else's is not to be closed to others and filled.
+fn refuse_others(root: &Path) -> io::Result<()> {
+    if root.join("oci-layout").exists() && root.join("layers").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(root)? {
+        let name = entry?.file_name();
+        if !FOLDERS.iter().chain(&FILES).any(|ours| name == **ours) {
+            return Err(io::Error::other("it is neither empty nor a store"));
+        }
+    }
+    Ok(())
 }

@@ -29,6 +29,12 @@ pub const POINTS: &[&str] = &[
     "rename.published",
     "rename.exchanged",
     "convert.step",
+    "import.staged",
+    "import.synced",
+    "import.contents-published",
+    "import.published",
+    "tags.staged",
+    "tags.published",
 ];
 
 /// Dies here when the environment asks for it.

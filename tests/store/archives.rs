@@ -346,6 +346,18 @@ mod headers {
     }
 
     #[test]
+    fn headers_without_end_are_refused() {
+        let mut tar = Tar::new();
+        for _ in 0..3000 {
+            tar = tar.pax(&[]);
+        }
+        refused(
+            tar.file("f", ""),
+            "entry PaxHeaders/x: its extended headers are longer than 1048576 bytes",
+        );
+    }
+
+    #[test]
     fn only_files_have_a_size() {
         for flag in [b'1', b'2', b'3', b'6'] {
             let fields = Fields {
@@ -413,6 +425,26 @@ mod attributes {
 }
 
 mod holes {
+    /// Blocks of the map in which nothing is used, without end.
+    #[test]
+    fn a_map_of_empty_blocks_ends() {
+        let header = old_sparse(&[], 0, b"").0;
+        let mut archive = header;
+        archive[482] = 1;
+        let sum: u32 = archive[..512]
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+            .sum();
+        archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let mut block = [0; 512];
+        block[504] = 1;
+        for _ in 0..4000 {
+            archive.extend_from_slice(&block);
+        }
+        refused_bytes(&archive, "entry s: its map of holes is malformed");
+    }
+
     use super::*;
 
     fn old_sparse(parts: &[(u64, u64)], size: u64, data: &[u8]) -> Tar {
@@ -489,6 +521,8 @@ mod holes {
             refused(Tar::new().pax(&records).entry(Fields::new(b'0', "x"), &data), why);
         };
         bomb(b"9999999999999\n", "");
+        bomb(b"18446744073709551615\n", "");
+        bomb(&b"1".repeat(4096), "");
         bomb(&b"1".repeat(512), "");
         bomb(&b"0\n".repeat(4), "abcd");
         bomb(&[b"65537\n".to_vec(), b"0\n0\n".repeat(65_537)].concat(), "");

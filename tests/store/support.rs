@@ -9,7 +9,7 @@ use plyfs::archive::{Limits, Shown};
 use plyfs::layer::packed::Index;
 use plyfs::layer::packed::format::ROOT;
 use plyfs::store::layer_import::Imported;
-use plyfs::store::{Result, Store};
+use plyfs::store::{Digest, Result, Store, tar_split};
 use plyfs::sys::FileKind;
 
 /// An archive in the making.
@@ -133,7 +133,18 @@ impl TestStore {
     }
 
     pub fn import(&self, archive: &[u8]) -> Result<Imported> {
-        self.store.import_layer("1", archive, Limits::default())
+        let imported = self.store.import_layer("1", archive, Limits::default())?;
+        assert_eq!(self.restored(&imported), archive, "not written as it was read");
+        Ok(imported)
+    }
+
+    /// The archive of a layer, written again.
+    fn restored(&self, imported: &Imported) -> Vec<u8> {
+        let split = File::open(self.store.layer_path(&imported.diff_id).join("tar-split")).unwrap();
+        let mut archive = Vec::new();
+        tar_split::restore(split, self.store.objects(), &mut archive).unwrap();
+        assert_eq!(Digest::of(&archive), imported.diff_id.0);
+        archive
     }
 
     /// What the layer holds that `archive` becomes.

@@ -254,6 +254,7 @@ impl Builder {
                     inode = numbers[slot.inode as usize];
                     if record.kind().is_dir() {
                         record.parent = numbers[dir as usize];
+                        record.major = entries.len() as u32;
                         record.opaque |= slot.whiteout;
                         dirs.push_back(slot.inode);
                         self.inodes[dir as usize].nlink += 1;

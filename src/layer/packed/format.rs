@@ -118,7 +118,7 @@ pub struct Inode {
     pub gid: u32,
     /// Number of names in this layer.
     pub nlink: u32,
-    /// Of a device: its number.
+    /// Of a device: its number. Of a directory: the entry record that names it, 0 of the root.
     pub major: u32,
     /// Of a device: its number.
     pub minor: u32,

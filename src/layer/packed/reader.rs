@@ -147,7 +147,8 @@ impl Index {
         }
         let inode = self.inode(record.inode)?;
         // Each directory is in one place, so that the way down from the root never comes by one twice.
-        if inode.kind().is_dir() && (inode.parent != dir || record.inode == ROOT) {
+        let its_place = (inode.parent, inode.major) == (dir, at) && record.inode != ROOT;
+        if inode.kind().is_dir() && !its_place {
             return Err(Errno::IO);
         }
         Ok(Entry { name, inode: Some(record.inode) })
