@@ -4,7 +4,6 @@ use fuser::INodeNo;
 use rustix::ioctl::opcode;
 
 use super::Adapter;
-use super::convert::node;
 use crate::sys::inode_flags::Extended;
 use crate::sys::{Errno, Result};
 
@@ -59,17 +58,18 @@ impl Adapter {
             {
                 Err(Errno::OPNOTSUPP)
             }
-            Some(InodeFlagsCall::Get) => {
-                self.overlay.inode_flags(node(ino)).map(|flags| flags_bytes(flags, output_size))
-            }
+            Some(InodeFlagsCall::Get) => self
+                .overlay
+                .inode_flags(self.node(ino))
+                .map(|flags| flags_bytes(flags, output_size)),
             Some(InodeFlagsCall::Set(flags)) => {
-                self.changed(ino, self.overlay.set_inode_flags(node(ino), flags))
+                self.changed(ino, self.overlay.set_inode_flags(self.node(ino), flags))
             }
             Some(InodeFlagsCall::GetExtended) => {
-                self.overlay.extended_flags(node(ino)).map(|value| value.to_vec())
+                self.overlay.extended_flags(self.node(ino)).map(|value| value.to_vec())
             }
             Some(InodeFlagsCall::SetExtended(value)) => {
-                self.changed(ino, self.overlay.set_extended_flags(node(ino), &value))
+                self.changed(ino, self.overlay.set_extended_flags(self.node(ino), &value))
             }
             None => Err(Errno::NOTTY),
         }
@@ -77,7 +77,7 @@ impl Adapter {
 
     /// Has the kernel ask again for the attributes of a node: it does not know which calls of ioctl(2) change the
     /// time of the last change of attributes.
-    fn forget_attributes(&self, ino: INodeNo) {
+    pub(super) fn forget_attributes(&self, ino: INodeNo) {
         // A negative offset stands for attributes alone (`FUSE_NOTIFY_INVAL_INODE`).
         if let Some(notifier) = self.notifier.get()
             && let Err(error) = notifier.inval_inode(ino, -1, 0)

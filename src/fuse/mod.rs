@@ -1,12 +1,14 @@
 //! The FUSE protocol on top of the union: each method decodes, calls the overlay and replies.
 //!
 //! Nothing is decided here but what the protocol itself asks for. Opens are not seen (the first one is
-//! answered with `ENOSYS`) unless `io=plain` or `timeout=` asks for them; names, attributes and absence are cached by the kernel for as long as it
-//! likes, since every change goes through this mount.
+//! answered with `ENOSYS`) unless `io=plain`, `io=passthrough` or `timeout=` asks for them; names, attributes and
+//! absence are cached by the kernel for as long as it likes, since every change goes through this mount.
 
+mod aliases;
 mod convert;
 mod ioctl;
 mod negotiate;
+pub mod passthrough;
 mod readers;
 mod reply;
 pub mod statistics;
@@ -29,6 +31,7 @@ use crate::overlay::{Allocate, Flow, NodeId, Overlay, RenameFlags, SeekTo, SetAt
 use crate::sys::Errno;
 use convert::{caller, errno, kind, new_time, node};
 use negotiate::Agreed;
+use passthrough::Passthrough;
 use readers::Turn;
 use reply::{reply_count, reply_empty, reply_xattr};
 use statistics::{Message, Reporter, Statistics, Timed};
@@ -41,6 +44,8 @@ pub struct Policy {
     /// Whether the kernel need not tell of opens. If it does, a file is copied up when it is opened for
     /// writing, and not only when it is first changed.
     pub zero_open: bool,
+    /// Whether the kernel is to read and write regular files by itself. Then it tells of their opens.
+    pub passthrough: bool,
     /// How long the kernel may answer from its caches; `None` for ever.
     pub timeout: Option<Duration>,
     /// Whether ACLs are offered.
@@ -70,6 +75,8 @@ pub struct Adapter {
     readers: Arc<Readers>,
     policy: Policy,
     agreed: Agreed,
+    /// If the kernel reads and writes regular files by itself.
+    passthrough: Option<Passthrough>,
 }
 
 /// The time from when a message has been read until it has been answered.
@@ -99,6 +106,7 @@ impl Adapter {
             readers: Readers::new(policy.threads),
             policy,
             agreed: Agreed::default(),
+            passthrough: policy.passthrough.then(Passthrough::default),
         }
     }
 
@@ -110,6 +118,31 @@ impl Adapter {
     /// The threads to be started for this mount.
     pub fn readers(&self) -> Arc<Readers> {
         self.readers.clone()
+    }
+
+    /// Whether the kernel has been asked to read and write files by itself.
+    pub fn uses_passthrough(&self) -> bool {
+        self.passthrough.is_some()
+    }
+
+    /// The node behind an id of the kernel.
+    fn node(&self, ino: INodeNo) -> NodeId {
+        self.passthrough.as_ref().map_or_else(|| node(ino), |files| files.aliases.node(ino))
+    }
+
+    /// The id of the kernel that a node is found by.
+    fn newest(&self, node: NodeId) -> INodeNo {
+        match &self.passthrough {
+            Some(files) => files.aliases.newest(node, || self.overlay.identity(node).ok()),
+            None => INodeNo(node.0),
+        }
+    }
+
+    /// Whether attributes may change without the kernel's knowing.
+    fn changes_unseen(&self, ino: INodeNo) -> bool {
+        self.passthrough.as_ref().is_some_and(|files| {
+            files.is_mappable(ino) || files.aliases.has_several(self.node(ino))
+        })
     }
 
     /// To be held while `message` is answered, and no longer: the thread may wait when it is dropped.
@@ -125,7 +158,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        self.agreed = negotiate::negotiate(&self.policy, config)?;
+        self.agreed = negotiate::negotiate(&self.policy, self.overlay.is_stacked(), config)?;
         Ok(())
     }
 
@@ -145,12 +178,17 @@ impl Filesystem for Adapter {
         let mut served = self.begin(Message::Forget);
         // The library takes a message about many apart.
         served.turn.more_may_follow();
-        self.overlay.forget(node(ino), count);
+        let node = self.node(ino);
+        self.overlay.forget(node, count);
+        if let Some(files) = &self.passthrough {
+            files.forget(ino);
+            files.aliases.forget(node, self.overlay.identity(node).ok().as_ref());
+        }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let _served = self.begin(Message::Getattr);
-        self.reply_attr(self.overlay.attr(node(ino)), reply);
+        self.reply_attr(ino, self.overlay.attr(self.node(ino)), reply);
     }
 
     fn setattr(
@@ -174,13 +212,14 @@ impl Filesystem for Adapter {
         let _served = self.begin(Message::Setattr);
         let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
-        self.reply_attr(self.overlay.set_attr(caller(request), node(ino), &change), reply);
+        let changed = self.overlay.set_attr(caller(request), self.node(ino), &change);
+        self.reply_attr(ino, changed, reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         let _served = self.begin(Message::Readlink);
         use std::os::unix::ffi::OsStrExt;
-        match self.overlay.read_link(node(ino)) {
+        match self.overlay.read_link(self.node(ino)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(error)),
         }
@@ -266,17 +305,20 @@ impl Filesystem for Adapter {
 
     fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _served = self.begin(Message::Link);
-        self.reply_entry(self.overlay.link(node(ino), node(parent), name), reply);
+        self.reply_entry(self.overlay.link(self.node(ino), node(parent), name), reply);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _served = self.begin(Message::Open);
+        if let Some(files) = &self.passthrough {
+            return self.reply_passthrough(files, caller(request), ino, flags.0, reply);
+        }
         if self.agreed.zero_open {
             return reply.error(errno(Errno::NOSYS));
         }
         let prepared = match flags.acc_mode() {
             OpenAccMode::O_RDONLY => Ok(()),
-            _ => self.overlay.prepare_write(node(ino)),
+            _ => self.overlay.prepare_write(self.node(ino)),
         };
         match prepared {
             Ok(()) if self.policy.timeout.is_some() => {
@@ -289,7 +331,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let _served = self.begin(Message::Opendir);
-        match self.agreed.zero_open {
+        match self.agreed.zero_opendir {
             true => reply.error(errno(Errno::NOSYS)),
             false => reply.opened(FileHandle(0), FopenFlags::empty()),
         }
@@ -304,13 +346,16 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         _: INodeNo,
-        _: FileHandle,
-        _: OpenFlags,
+        handle: FileHandle,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         let _served = self.begin(Message::Release);
+        if let Some(files) = &self.passthrough {
+            files.release(handle, flags, self.keeps_registrations());
+        }
         reply.ok();
     }
 
@@ -336,7 +381,7 @@ impl Filesystem for Adapter {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
-            match self.overlay.read(node(ino), offset, &mut buffer[..size]) {
+            match self.overlay.read(self.node(ino), offset, &mut buffer[..size]) {
                 Ok(count) => reply.data(&buffer[..count]),
                 Err(error) => reply.error(errno(error)),
             }
@@ -358,13 +403,13 @@ impl Filesystem for Adapter {
         let _served = self.begin(Message::Write);
         let kills = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let unprivileged = kills.then(|| caller(request));
-        reply_count(self.overlay.write(node(ino), offset, data, unprivileged), reply);
+        reply_count(self.overlay.write(self.node(ino), offset, data, unprivileged), reply);
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
         let served = self.begin(Message::Fsync);
         served.turn.expect_delay();
-        reply_empty(self.overlay.sync(node(ino), data_only), reply);
+        reply_empty(self.overlay.sync(self.node(ino), data_only), reply);
     }
 
     fn fsyncdir(
@@ -377,7 +422,7 @@ impl Filesystem for Adapter {
     ) {
         let served = self.begin(Message::Fsyncdir);
         served.turn.expect_delay();
-        reply_empty(self.overlay.sync(node(ino), data_only), reply);
+        reply_empty(self.overlay.sync(self.node(ino), data_only), reply);
     }
 
     fn readdir(
@@ -389,7 +434,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let _served = self.begin(Message::Readdir);
-        let read = self.overlay.read_dir(node(ino), after, |entry| {
+        let read = self.overlay.read_dir(self.node(ino), after, |entry| {
             flow(reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), entry.name))
         });
         match read {
@@ -407,7 +452,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let _served = self.begin(Message::Readdirplus);
-        let read = self.overlay.read_dir_plus(node(ino), after, |entry, full| {
+        let read = self.overlay.read_dir_plus(self.node(ino), after, |entry, full| {
             let (ttl, shown) = match full {
                 Some(full) => self.shown(full),
                 None => (Duration::ZERO, convert::dot(&entry)),
@@ -458,7 +503,8 @@ impl Filesystem for Adapter {
         }
         let create = flags & libc::XATTR_CREATE != 0;
         let replace = flags & libc::XATTR_REPLACE != 0;
-        let set = self.overlay.set_xattr(caller(request), node(ino), name, value, create, replace);
+        let set =
+            self.overlay.set_xattr(caller(request), self.node(ino), name, value, create, replace);
         reply_empty(set, reply);
     }
 
@@ -468,7 +514,7 @@ impl Filesystem for Adapter {
             _ if is_statistics(ino, name) => {
                 self.reporter().json().map(String::into_bytes).map_err(|_| Errno::IO)
             }
-            true => self.overlay.get_xattr(node(ino), name),
+            true => self.overlay.get_xattr(self.node(ino), name),
             false => Err(Errno::OPNOTSUPP),
         };
         reply_xattr(value, size, reply);
@@ -477,7 +523,7 @@ impl Filesystem for Adapter {
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let _served = self.begin(Message::Listxattr);
         let names = match self.policy.xattr {
-            true => self.overlay.list_xattr(node(ino)),
+            true => self.overlay.list_xattr(self.node(ino)),
             false => Err(Errno::OPNOTSUPP),
         };
         reply_xattr(names.map(|names| convert::name_list(&names)), size, reply);
@@ -488,7 +534,7 @@ impl Filesystem for Adapter {
         if !self.policy.xattr {
             return reply.error(errno(Errno::OPNOTSUPP));
         }
-        reply_empty(self.overlay.remove_xattr(node(ino), name), reply);
+        reply_empty(self.overlay.remove_xattr(self.node(ino), name), reply);
     }
 
     fn create(
@@ -498,12 +544,15 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         let _served = self.begin(Message::Create);
         match self.overlay.create(caller(request), node(parent), name, mode, umask) {
             Ok(entry) => {
+                if let Some(files) = &self.passthrough {
+                    return self.reply_created(files, caller(request), &entry, flags, reply);
+                }
                 let (ttl, shown) = self.shown(&entry);
                 let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
                 reply.created(&ttl, &shown, GENERATION, FileHandle(0), flags);
@@ -556,7 +605,7 @@ impl Filesystem for Adapter {
     ) {
         let _served = self.begin(Message::Fallocate);
         let mode = Allocate(mode.cast_unsigned());
-        reply_empty(self.overlay.allocate(node(ino), mode, offset, length), reply);
+        reply_empty(self.overlay.allocate(self.node(ino), mode, offset, length), reply);
     }
 
     fn lseek(
@@ -575,7 +624,7 @@ impl Filesystem for Adapter {
             (Err(_), libc::SEEK_DATA | libc::SEEK_HOLE) => return reply.error(errno(Errno::NXIO)),
             _ => return reply.error(errno(Errno::INVAL)),
         };
-        match self.overlay.seek(node(ino), to) {
+        match self.overlay.seek(self.node(ino), to) {
             Ok(found) => reply.offset(found.cast_signed()),
             Err(error) => reply.error(errno(error)),
         }
@@ -597,9 +646,9 @@ impl Filesystem for Adapter {
         let _served = self.begin(Message::CopyFileRange);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
         let copied = self.overlay.copy_range(
-            node(source),
+            self.node(source),
             source_offset,
-            node(target),
+            self.node(target),
             target_offset,
             length,
         );

@@ -3,6 +3,7 @@
 use fuser::{InitFlags, KernelConfig};
 
 use super::Policy;
+use super::passthrough::Unavailable;
 
 /// Wanted wherever the kernel has it. Not `FUSE_ASYNC_DIO`: when an asynchronous direct write ends, the kernel drops
 /// no cached pages, so that somebody who has read the file meanwhile would see its old content for ever.
@@ -30,20 +31,29 @@ const BACKGROUND: u16 = 64;
 /// What the kernel will do.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Agreed {
-    /// Opens need not be answered.
+    /// Opens of files need not be answered.
     pub zero_open: bool,
+    /// Opens of directories need not be answered.
+    pub zero_opendir: bool,
     /// Who may set inode flags is checked before we are asked to (Linux 5.13).
     pub checks_flags: bool,
 }
 
-/// Agrees on capabilities.
-pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::Result<Agreed> {
+/// Agrees on capabilities. `stacked` is whether a layer lies on a filesystem that is itself on top of another.
+pub(super) fn negotiate(
+    policy: &Policy,
+    stacked: bool,
+    config: &mut KernelConfig,
+) -> std::io::Result<Agreed> {
     let offered = config.capabilities();
     let mut wanted = ALWAYS.into_iter().fold(InitFlags::empty(), InitFlags::union);
     let zero_open = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     let can_skip_opens = policy.zero_open && offered.contains(zero_open);
     if can_skip_opens {
         wanted |= zero_open;
+    }
+    if policy.passthrough {
+        wanted |= passthrough(stacked, config)?;
     }
     if policy.timeout.is_some() {
         wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
@@ -70,5 +80,21 @@ pub(super) fn negotiate(policy: &Policy, config: &mut KernelConfig) -> std::io::
     }
     // Offered since the same version; nothing tells it more directly.
     let checks_flags = offered.contains(InitFlags::FUSE_SETXATTR_EXT);
-    Ok(Agreed { zero_open: can_skip_opens, checks_flags })
+    Ok(Agreed {
+        zero_open: can_skip_opens && !policy.passthrough,
+        zero_opendir: can_skip_opens,
+        checks_flags,
+    })
+}
+
+/// Agrees on files that the kernel reads and writes by itself.
+fn passthrough(stacked: bool, config: &mut KernelConfig) -> std::io::Result<InitFlags> {
+    if !config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH) {
+        return Err(std::io::Error::other(Unavailable::Kernel));
+    }
+    // As low as possible: with 2, no overlayfs can be mounted on top of this mount.
+    let depth = if stacked { 2 } else { 1 };
+    config.set_max_stack_depth(depth).map_err(|_| std::io::Error::other(Unavailable::Kernel))?;
+    // What is cut at open needs no copy of its data.
+    Ok(InitFlags::FUSE_PASSTHROUGH | InitFlags::FUSE_ATOMIC_O_TRUNC)
 }

@@ -16,11 +16,17 @@ impl Adapter {
 
     pub(super) fn shown(&self, entry: &Entry) -> (Duration, fuser::FileAttr) {
         let mut shown = self.file_attr(&entry.attr);
+        let ino = self.newest(entry.node);
         // The library sends the node's id as the inode number of an entry. Where they differ, the kernel
         // must ask again with GETATTR, which can tell the real one.
-        let ttl = if entry.attr.ino == entry.node.0 { self.ttl() } else { Duration::ZERO };
-        shown.ino = INodeNo(entry.node.0);
+        let ttl = if entry.attr.ino == ino.0 { self.attr_ttl(ino) } else { Duration::ZERO };
+        shown.ino = ino;
         (ttl, shown)
+    }
+
+    /// How long the kernel may keep the attributes of an inode.
+    fn attr_ttl(&self, ino: INodeNo) -> Duration {
+        if self.changes_unseen(ino) { Duration::ZERO } else { self.ttl() }
     }
 
     pub(super) fn file_attr(&self, found: &crate::overlay::Attr) -> fuser::FileAttr {
@@ -41,9 +47,15 @@ impl Adapter {
         }
     }
 
-    pub(super) fn reply_attr(&self, result: Result<crate::overlay::Attr>, reply: ReplyAttr) {
+    /// Answers with the attributes of `ino`.
+    pub(super) fn reply_attr(
+        &self,
+        ino: INodeNo,
+        result: Result<crate::overlay::Attr>,
+        reply: ReplyAttr,
+    ) {
         match result {
-            Ok(found) => reply.attr(&self.ttl(), &self.file_attr(&found)),
+            Ok(found) => reply.attr(&self.attr_ttl(ino), &self.file_attr(&found)),
             Err(error) => reply.error(errno(error)),
         }
     }

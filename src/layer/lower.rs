@@ -154,6 +154,11 @@ impl Lowers {
         Self { layers, roots, merged, descriptors }
     }
 
+    /// The opened roots of all layers.
+    pub fn root_fds(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        self.layers.iter().map(|Layer::Dir(layer)| &layer.root)
+    }
+
     /// The roots of the layers that are merged, top first.
     pub fn roots(&self) -> &[Arc<LowerDir>] {
         &self.roots[..self.merged]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::fuse::passthrough::Unavailable;
+
 /// Why something is not mounted, or not unmounted: one line that names the path and what to do.
 #[derive(Debug)]
 pub enum MountError {
@@ -23,6 +25,8 @@ pub enum MountError {
     Fusermount(PathBuf, String),
     /// The handshake with the kernel failed, or the session broke.
     Session(PathBuf, io::Error),
+    /// `io=passthrough` is not possible; this line says why.
+    Passthrough(Unavailable),
     /// The mount is there but its root does not answer.
     Silent(PathBuf, Errno),
     /// What the daemon reported before it ended.
@@ -55,6 +59,14 @@ impl MountError {
         Self::NotOurs(path.to_owned(), found)
     }
 
+    /// The session at `path` failed with `error`.
+    pub(super) fn session(path: &Path, error: io::Error) -> Self {
+        match error.downcast::<Unavailable>() {
+            Ok(why) => Self::Passthrough(why),
+            Err(error) => Self::Session(path.to_owned(), error),
+        }
+    }
+
     /// For `map_err`: the system refused `what`.
     pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::System(what, error.into())
@@ -85,6 +97,7 @@ impl fmt::Display for MountError {
             Self::Session(path, error) => {
                 write!(f, "{}: the FUSE session failed: {error}", path.display())
             }
+            Self::Passthrough(why) => write!(f, "{why}"),
             Self::Silent(path, error) => {
                 write!(f, "{}: mounted, but its root gives: {}", path.display(), text(*error))
             }

@@ -2,7 +2,7 @@
 //! thread waits for its end or for a signal.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::error::MountError;
 use super::mounted::{Detached, Mounted};
 use super::options::Allow;
 use super::{REPORT_SIGNAL, abandoned};
-use crate::fuse::Adapter;
+use crate::fuse::{Adapter, passthrough};
 use crate::sys::process::Signals;
 
 /// How long the users of a mount that a signal took away may finish what they do. Then the program
@@ -45,7 +45,7 @@ pub fn start(
         Ok((thread, ended)) => Ok(Running { mounted, thread, ended }),
         Err(error) => {
             take_away(&mounted);
-            Err(MountError::Session(mounted.path().to_owned(), error))
+            Err(MountError::session(mounted.path(), error))
         }
     }
 }
@@ -65,7 +65,11 @@ fn launch(
         Some(Allow::Other) | None => SessionACL::All,
     };
     let notifier = filesystem.notifier();
+    let uses_passthrough = filesystem.uses_passthrough();
     let session = Session::from_fd(filesystem, device, acl, config)?;
+    if uses_passthrough {
+        passthrough::probe(session.as_fd())?;
+    }
     notifier.get_or_init(|| session.notifier());
     readers.watch()?;
     let thread = thread::Builder::new().name("session".into()).spawn(move || {

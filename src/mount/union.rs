@@ -68,6 +68,7 @@ fn policy(options: &Options) -> Policy {
     let timeout = if filtered { Some(Duration::ZERO) } else { options.timeout };
     Policy {
         zero_open: timeout.is_none() && options.io != Io::Plain,
+        passthrough: options.io == Io::Passthrough,
         timeout,
         acl: !options.no_acl,
         xattr: !options.no_xattrs,

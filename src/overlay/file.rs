@@ -52,7 +52,7 @@ pub struct FilesystemStat {
 
 /// The layer that data was opened in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum DataFrom {
+pub(super) enum DataFrom {
     Upper,
     Below,
 }
@@ -78,7 +78,7 @@ impl Overlay {
         Ok(fd)
     }
 
-    fn open_data(&self, node: &Node, write: bool) -> Result<(OwnedFd, DataFrom)> {
+    pub(super) fn open_data(&self, node: &Node, write: bool) -> Result<(OwnedFd, DataFrom)> {
         self.at(node, |located| {
             let below = match located {
                 Located::Upper(object) => match self.upper_data_source(node, &object)? {

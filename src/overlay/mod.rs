@@ -21,6 +21,7 @@
 
 mod acl;
 mod attr;
+mod backing;
 mod copy_up;
 mod create;
 mod directory;
@@ -51,6 +52,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 pub use attr::{Attr, SetAttr};
+pub use backing::{Backing, Identity};
 pub use figures::Figures;
 pub use file::{Allocate, FilesystemStat, SeekTo};
 pub use ids::Ids;

@@ -37,6 +37,13 @@ impl Overlay {
         Ok(())
     }
 
+    /// Makes the name of a file survive a crash of the machine, unless that is done: after it, who syncs the data on
+    /// the upper layer's filesystem, past the daemon, has synced enough to find it again.
+    pub fn sync_name(&self, id: NodeId) -> Result<()> {
+        let unsynced = self.node(id)?.state.lock().unsynced;
+        if unsynced == Unsynced::Names { self.sync(id, true) } else { Ok(()) }
+    }
+
     /// Has the data of a file get onto the disk soon that is about to replace a lower one. Many programs replace files
     /// without syncing, and would often be left with an empty one after a crash. A filesystem that knows of the
     /// replaced file may do this by itself, as ext4 does; here it has never heard of it.

@@ -3,6 +3,7 @@
 //! Nothing here knows what a union is. Every function returns the kernel's own [`Errno`], so that the
 //! caller of a filesystem operation gets the error that the backing filesystem gave.
 
+pub mod backing;
 pub mod data;
 pub mod dir;
 pub mod fault;

@@ -24,6 +24,7 @@ mod messages;
 mod metacopy;
 mod names;
 mod options;
+mod passthrough;
 mod rename;
 mod resources;
 mod smoke;

@@ -202,6 +202,29 @@ fn a_write_without_writeback_is_one_message() {
 }
 
 #[test]
+fn with_passthrough_a_file_is_opened_by_a_message_and_neither_read_nor_written_by_one() {
+    needs_root!();
+    let layers = Union::new()
+        .lower_with(|dir| fs::write(dir.join("big"), vec![7; 4 << 20]).unwrap())
+        .lower("f a text=lower")
+        .upper("f d/old");
+    let Some(union) = crate::passthrough::mount(layers) else { return };
+    walk(&union.path(""));
+    // The kernel learns that it need not tell of closing.
+    drop(fs::File::open(union.path("d/old")).unwrap());
+    let read = || drop(fs::read(union.path("big")).unwrap());
+    assert_eq!(messages(&union, read), "OPEN 1");
+    // The kernel takes the time of last access for changed whenever data has been read.
+    assert_eq!(messages(&union, read), "GETATTR 1, OPEN 1");
+    // Whether capabilities are to be taken away is asked once.
+    assert_eq!(messages(&union, || append(union.path("a"), "+")), "GETXATTR 1, OPEN 1");
+    let made = messages(&union, || fs::write(union.path("d/new"), "x").unwrap());
+    assert_eq!(made, "CREATE 1, GETXATTR 1, LOOKUP 1");
+    let once = ["FSYNC", "GETXATTR"].map(|name| (name.to_owned(), 1));
+    assert_eq!(write_small(&union), once.into());
+}
+
+#[test]
 fn the_statistics_of_a_mount_are_printed() {
     needs_root!();
     let union = Union::new().lower("f a text=data\nf b").mount();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::error::excerpt;
 use super::grammar::{self, Item};
-use super::{OptionError, Options, UpperDirs, table};
+use super::{Cache, Io, OptionError, Options, UpperDirs, table};
 
 /// What one option may change. Values that only mean something together wait here until the end.
 #[derive(Debug, Default)]
@@ -65,6 +65,7 @@ impl Draft {
                 None
             }
         };
+        self.check_passthrough()?;
         // fuse-overlayfs: squash_to_uid and squash_to_gid outrank squash_to_root.
         let root = self.squash_to_root.then_some(0);
         self.options.squash_uid = self.options.squash_uid.or(root);
@@ -73,5 +74,24 @@ impl Draft {
             self.options.threads = Some(1);
         }
         Ok(self.options)
+    }
+
+    /// `io=passthrough` leaves data to the kernel and the layer's filesystem, which know nothing of these.
+    fn check_passthrough(&self) -> Result<(), OptionError> {
+        let options = &self.options;
+        if options.io != Io::Passthrough {
+            return Ok(());
+        }
+        let others = [
+            ("writeback", options.writeback == Some(true)),
+            ("sync", options.vfs.sync == Some(true)),
+            ("cache", options.cache == Cache::Never),
+        ];
+        match others.into_iter().find(|(_, given)| *given) {
+            Some((option, _)) => {
+                Err(OptionError::new(option, "does not go with io=passthrough; use io=auto"))
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -219,6 +219,18 @@ fn unknown_options_warn_once_each() {
 }
 
 #[test]
+fn passthrough_goes_with_nothing_that_the_daemon_does_with_data() {
+    for (other, option) in
+        [("writeback=1", "writeback"), ("sync", "sync"), ("cache=never", "cache")]
+    {
+        let expected = format!("option {option}: does not go with io=passthrough; use io=auto");
+        assert_eq!(error(&format!("{other},io=passthrough")), expected);
+    }
+    assert_eq!(with("writeback=0,async,io=passthrough,timeout=1").io, Io::Passthrough);
+    assert_eq!(with("sync,writeback=1,io=passthrough,io=auto").io, Io::Auto);
+}
+
+#[test]
 fn wrong_values_name_the_option() {
     let switch = "is not valid; expected 0 or 1";
     for option in ["threaded", "fsync", "sync", "fast_ino", "writeback", "noxattrs"] {

@@ -213,7 +213,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         ]),
         Implemented,
         "auto",
-        "how files are opened: without a message, or each with one and a copy-up when it is for writing (`plain`); `passthrough` is planned and acts as `auto`",
+        "how files are opened, read and written: `zeroopen` without a message for an open; `passthrough` by the kernel itself in the layer's file (Linux 6.9, CAP_SYS_ADMIN in the initial user namespace), with a message for each open; `plain` with a message for each open, read and write; `auto` is `zeroopen`",
     ),
     OptionSpec::new(
         "cache",
