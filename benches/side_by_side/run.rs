@@ -86,10 +86,22 @@ impl<'a> Run<'a> {
     pub fn repeated(
         &mut self,
         operations: usize,
+        work: impl FnMut() -> Outcome<()>,
+    ) -> Outcome<()> {
+        self.repeated_for(1, operations, work)
+    }
+
+    fn repeated_for(
+        &mut self,
+        factor: u32,
+        operations: usize,
         mut work: impl FnMut() -> Outcome<()>,
     ) -> Outcome<()> {
-        let least =
-            if self.row.state == State::Warm { self.scale.repeat() } else { Duration::ZERO };
+        let least = if self.row.state == State::Warm {
+            self.scale.repeat() * factor
+        } else {
+            Duration::ZERO
+        };
         let mut times = 0;
         self.timed(1, || {
             let start = Instant::now();
@@ -109,7 +121,7 @@ impl<'a> Run<'a> {
 
     /// Takes the time of a program, which must succeed, and may run more than once.
     pub fn program(&mut self, command: &mut Command) -> Outcome<()> {
-        self.repeated(1, || succeed(command))
+        self.repeated_for(4, 1, || succeed(command))
     }
 
     /// What was measured, if it is not a time that [`Run::timed`] took.

@@ -29,12 +29,12 @@ impl Scale {
 
     /// Files of the tree by which memory is measured.
     pub fn walked(self) -> usize {
-        self.of(500, 50_000, 500_000)
+        self.of(500, 20_000, 500_000)
     }
 
     /// Names in the wide directory.
     pub fn names(self) -> usize {
-        self.of(300, 20_000, 100_000)
+        self.of(300, 10_000, 100_000)
     }
 
     /// Lower files that are copied up or removed.

@@ -108,7 +108,7 @@ impl Schedule {
                 self.turn(&mut table, turn, union.as_mut(), tree, false);
             }
             table.drop_the_wrong(&self.contestants);
-            self.rounds(|turn| {
+            self.rounds(row, |turn| {
                 self.turn(&mut table, turn, unions[turn].as_mut(), tree, true);
                 Ok(())
             })?;
@@ -137,7 +137,7 @@ impl Schedule {
     /// A row whose unions are mounted anew for each measurement.
     fn fresh_row<'a>(&self, tree: &Tree, row: &'a Row) -> Outcome<Table<'a>> {
         let mut table = self.table(row);
-        self.rounds(|turn| {
+        self.rounds(row, |turn| {
             if table.entries[turn].measured.fault.is_some() || !self.takes_part(row, turn) {
                 return Ok(());
             }
@@ -171,11 +171,13 @@ impl Schedule {
     }
 
     /// Calls `measure` for every contestant in every round, in an order that moves on from round to round.
-    fn rounds(&self, mut measure: impl FnMut(usize) -> Outcome<()>) -> Outcome<()> {
+    fn rounds(&self, row: &Row, mut measure: impl FnMut(usize) -> Outcome<()>) -> Outcome<()> {
         let (least, patience) = self.scale.patience();
+        // Memory is what it is, however busy the machine.
+        let least = if row.unit == Unit::Time { least } else { 1 };
         let start = Instant::now();
         for round in 0..self.rounds {
-            if round >= least && start.elapsed() > patience {
+            if round >= least && (row.unit != Unit::Time || start.elapsed() > patience) {
                 break;
             }
             for turn in 0..self.contestants.len() {

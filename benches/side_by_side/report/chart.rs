@@ -137,7 +137,10 @@ impl Drawing {
         self.add(format_args!(
             "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{BAR}\" class=\"{class}\"/>"
         ));
-        let (x, anchor) = if end < one { (end - 3.0, "end") } else { (end + 3.0, "start") };
+        // A bar that ends at the edge has its figure on the other side of the line.
+        let to_the_left = if end < one { end > left + 24.0 } else { end > left + PANEL - 24.0 };
+        let near = if to_the_left { end.min(one) } else { end.max(one) };
+        let (x, anchor) = if to_the_left { (near - 3.0, "end") } else { (near + 3.0, "start") };
         self.text(x, top + BAR - 1.0, "small", anchor, &digits(ratio));
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn rows() -> Vec<Row> {
         change("touch-volatile", "touch, volatile", touch).with("volatile").peer_goal(1.0),
         change("chown-metacopy", "chown -R, metacopy=on", chown).with("metacopy=on").without_peer(),
         big("append-big", "a byte appended to a big lower file", append).peer_goal(1.0),
-        big("append-big-stat", "the slowest stat meanwhile", stat_meanwhile)
+        big("append-big-stat", "the slowest stat while a big file is copied up", stat_meanwhile)
             .peer_goal(100.0)
             .in_chart(),
     ]

@@ -23,7 +23,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row::new(name, what, Big, State::Fresh, page_cache).in_unit(Unit::Times).without_bare()
     };
     vec![
-        held("memory", "memory of the daemon after ls -lR of 500,000 files", after_walk)
+        held("memory", "memory of the daemon after ls -lR of a huge tree", after_walk)
             .at_most(100.0 * MEBIBYTES),
         held("memory-own", "of that, its own (Pss_Anon)", own_after_walk),
         held(

@@ -15,12 +15,12 @@ pub(super) fn rows() -> Vec<Row> {
     };
     let list = |name, what, shape| Row::new(name, what, shape, State::Warm, list).goals(0.8, 3.0);
     vec![
-        first("wide-first", "readdir of 100,000 names, 1 layer, first time", Wide(1)).in_chart(),
-        second("wide-second", "the same, second time", Wide(1)).in_chart(),
-        list("wide-ls", "ls -l of the same, warm", Wide(1)),
-        first("wide-10-first", "readdir of 100,000 names, 10 layers, first time", Wide(10)),
-        second("wide-10-second", "the same, second time", Wide(10)),
-        list("wide-10-ls", "ls -l of the same, warm", Wide(10)).in_chart(),
+        first("wide-first", "readdir of a wide directory, first time", Wide(1)).in_chart(),
+        second("wide-second", "readdir of a wide directory, again", Wide(1)).in_chart(),
+        list("wide-ls", "ls -l of a wide directory, warm", Wide(1)),
+        first("wide-10-first", "readdir of one in 10 layers, first time", Wide(10)),
+        second("wide-10-second", "readdir of one in 10 layers, again", Wide(10)),
+        list("wide-10-ls", "ls -l of a wide directory in 10 layers, warm", Wide(10)).in_chart(),
     ]
 }
 
