@@ -7,6 +7,7 @@
 mod aliases;
 mod convert;
 mod ioctl;
+mod lost_writes;
 mod negotiate;
 pub mod passthrough;
 mod readers;
@@ -28,8 +29,9 @@ use fuser::{
 };
 
 use crate::overlay::{Allocate, Flow, NodeId, Overlay, RenameFlags, SeekTo, SetAttr};
-use crate::sys::Errno;
+use crate::sys::{Errno, Result};
 use convert::{caller, errno, kind, new_time, node};
+use lost_writes::LostWrites;
 use negotiate::Agreed;
 use passthrough::Passthrough;
 use readers::Turn;
@@ -72,6 +74,7 @@ pub struct Adapter {
     overlay: Arc<Overlay>,
     statistics: Arc<Statistics>,
     notifier: Arc<OnceLock<Notifier>>,
+    lost_writes: LostWrites,
     readers: Arc<Readers>,
     policy: Policy,
     agreed: Agreed,
@@ -99,10 +102,12 @@ fn release_read_buffer() {
 impl Adapter {
     /// Offers `overlay` as `policy` says.
     pub fn new(overlay: Overlay, policy: Policy) -> Self {
+        let notifier = Arc::default();
         Self {
             overlay: Arc::new(overlay),
             statistics: Arc::new(Statistics::new()),
-            notifier: Arc::default(),
+            lost_writes: LostWrites::new(Arc::clone(&notifier)),
+            notifier,
             readers: Readers::new(policy.threads),
             policy,
             agreed: Agreed::default(),
@@ -150,6 +155,26 @@ impl Adapter {
         Served { turn: self.readers.begin(), _timed: self.statistics.time(message) }
     }
 
+    /// Writes what the kernel has taken from its writer before, or from a mapping.
+    fn write_collected(&self, ino: INodeNo, offset: u64, data: &[u8]) -> Result<usize> {
+        let write = |done: usize| {
+            self.overlay.write(self.node(ino), offset + done as u64, &data[done..], None)
+        };
+        // The kernel does not look how much it was: the rest has to succeed or fail.
+        let mut written = write(0);
+        while let Ok(done @ 1..) = written
+            && done < data.len()
+        {
+            written = write(done).map(|more| done + more);
+        }
+        written.inspect_err(|error| {
+            // With a timeout, those who read ask with their open files too.
+            if self.policy.writeback && self.policy.timeout.is_none() {
+                self.lost_writes.note(ino, offset, data.len(), *error);
+            }
+        })
+    }
+
     /// Tells about this mount while it is served.
     pub fn reporter(&self) -> Reporter {
         Reporter { overlay: self.overlay.clone(), statistics: self.statistics.clone() }
@@ -178,6 +203,7 @@ impl Filesystem for Adapter {
         let mut served = self.begin(Message::Forget);
         // The library takes a message about many apart.
         served.turn.more_may_follow();
+        self.lost_writes.forget(ino);
         let node = self.node(ino);
         self.overlay.forget(node, count);
         if let Some(files) = &self.passthrough {
@@ -186,8 +212,14 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, _: &Request, ino: INodeNo, file: Option<FileHandle>, reply: ReplyAttr) {
         let _served = self.begin(Message::Getattr);
+        if file.is_some()
+            && let Some(lost) = self.lost_writes.take(ino)
+        {
+            return reply.error(errno(lost));
+        }
+        self.lost_writes.remind(ino);
         self.reply_attr(ino, self.overlay.attr(self.node(ino)), reply);
     }
 
@@ -211,6 +243,9 @@ impl Filesystem for Adapter {
     ) {
         let _served = self.begin(Message::Setattr);
         let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
+        if size == Some(0) {
+            self.lost_writes.forget(ino);
+        }
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
         let changed = self.overlay.set_attr(caller(request), self.node(ino), &change);
         self.reply_attr(ino, changed, reply);
@@ -403,6 +438,9 @@ impl Filesystem for Adapter {
         let _served = self.begin(Message::Write);
         let kills = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let unprivileged = kills.then(|| caller(request));
+        if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            return reply_count(self.write_collected(ino, offset, data), reply);
+        }
         reply_count(self.overlay.write(self.node(ino), offset, data, unprivileged), reply);
     }
 
@@ -618,6 +656,10 @@ impl Filesystem for Adapter {
         reply: ReplyLseek,
     ) {
         let _served = self.begin(Message::Lseek);
+        if self.policy.writeback {
+            // The kernel would not send what it has first; like this it takes the whole file for data.
+            return reply.error(errno(Errno::NOSYS));
+        }
         let to = match (u64::try_from(offset), whence) {
             (Ok(offset), libc::SEEK_DATA) => SeekTo::Data(offset),
             (Ok(offset), libc::SEEK_HOLE) => SeekTo::Hole(offset),

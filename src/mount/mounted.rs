@@ -3,15 +3,17 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use super::abandoned;
 use super::error::{MountError, text};
 use crate::sys::mount::{MountIdentity, detach};
-use crate::sys::mountinfo;
+use crate::sys::{mountinfo, process};
 
 /// A mount made by this process. It stays when this value is dropped: only [`Mounted::detach`]
 /// takes it away.
@@ -51,6 +53,25 @@ impl Mounted {
     /// Where it was mounted.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has the kernel send what it has collected of open files and mappings, which nobody could store when we have ended. Waits
+    /// `patience` at the longest.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`; those of fork(2).
+    pub fn write_out(&self, patience: Duration) -> Result<(), Errno> {
+        let Some((_, root)) = self.find() else { return Ok(()) };
+        // Not from this process: it could not end while it waits for an answer of its own.
+        let child = process::sync_in_child(root.as_fd())?;
+        drop(root);
+        let ended = pidfd_open(child, PidfdFlags::empty())?;
+        let timeout = Timespec::try_from(patience).map_err(|_range| Errno::INVAL)?;
+        let mut fds = [PollFd::new(&ended, PollFlags::IN)];
+        match retry_on_intr(|| poll(&mut fds, Some(&timeout)))? {
+            0 => Err(Errno::TIMEDOUT),
+            _ => waitpid(Some(child), WaitOptions::empty()).map(|_status| ()),
+        }
     }
 
     /// Takes the mount out of the tree, even while it is in use.

@@ -96,6 +96,9 @@ impl Running {
         if self.ends_before(signals, report).map_err(failed)? {
             return self.finish();
         }
+        if let Err(error) = self.mounted.write_out(GRACE) {
+            log::warn!("{}: not all is written: {error}", self.mounted.path().display());
+        }
         let outcome = self.mounted.detach().map(|_now_or_out_of_reach| ());
         let failed = MountError::system("waiting for the session");
         if self.ends_within(GRACE).map_err(failed)? {

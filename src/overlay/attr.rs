@@ -71,8 +71,15 @@ pub struct SetAttr {
 impl SetAttr {
     fn is_empty(&self) -> bool {
         let ids = self.uid.is_none() && self.gid.is_none();
-        let times = self.atime.is_none() && self.mtime.is_none();
-        self.mode.is_none() && ids && self.size.is_none() && times
+        self.mode.is_none() && ids && self.size.is_none() && !self.has_times()
+    }
+
+    fn has_times(&self) -> bool {
+        self.atime.is_some() || self.mtime.is_some()
+    }
+
+    fn is_times(&self) -> bool {
+        self.has_times() && Self { atime: None, mtime: None, ..*self }.is_empty()
     }
 }
 
@@ -177,7 +184,9 @@ impl Overlay {
         if change.size.is_some() && node.kind != FileKind::Regular {
             return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
-        let lost_capabilities = std::mem::take(&mut node.state.lock().lost_capabilities);
+        // Times alone are what the kernel has collected (`writeback=1`), and come in between.
+        let lost_capabilities =
+            !change.is_times() && std::mem::take(&mut node.state.lock().lost_capabilities);
         match change.size {
             Some(size) => self.truncate(caller, &node, size)?,
             None => self.copy_up(&node, Wanted::Attributes)?,

@@ -1,7 +1,7 @@
 //! This process: forking, signals as a descriptor, descriptors and their limit.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::io::{Errno, FdFlags, Result, fcntl_getfd, read};
@@ -46,6 +46,30 @@ pub fn fork() -> Result<Fork> {
     // is a complete copy in which every lock is in a known state.
     let pid = check(unsafe { libc::fork() })?;
     Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// Has a child process start to write out the filesystem of the open directory `dir` (syncfs(2)). The child keeps
+/// nothing else open, so it may be one of our own: if it hangs there, it is let go when we end.
+///
+/// # Errors
+/// Those of fork(2).
+pub fn sync_in_child(dir: BorrowedFd<'_>) -> Result<Pid> {
+    const ROOT: RawFd = 3;
+    // SAFETY: between fork and _exit the child makes system calls only, with numbers and a constant string, so it does
+    // not matter what locks other threads hold.
+    let pid = check(unsafe {
+        let dir = dir.as_raw_fd();
+        let pid = libc::fork();
+        if pid == 0 {
+            let alone = libc::dup2(dir, ROOT) == ROOT
+                && libc::syscall(libc::SYS_close_range, ROOT + 1, libc::c_uint::MAX, 0) == 0;
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+            let root = if alone { libc::openat(ROOT, c".".as_ptr(), flags) } else { -1 };
+            libc::_exit(if root >= 0 && libc::syncfs(root) == 0 { 0 } else { 1 });
+        }
+        pid
+    })?;
+    Pid::from_raw(pid).ok_or(Errno::CHILD)
 }
 
 /// What tells this boot of the machine from all others (random(4)).

@@ -28,3 +28,4 @@ mod passthrough;
 mod rename;
 mod resources;
 mod smoke;
+mod writeback;

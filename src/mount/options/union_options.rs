@@ -231,7 +231,8 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         Bool(|draft, on| draft.options.writeback = Some(on)),
         Implemented,
         "0",
-        "the kernel collects small writes before it sends them; no room (ENOSPC) may then be told only by fsync or close",
+        "the kernel collects writes before it sends them: small ones cost less, stat(2) of a file that has been opened more, \
+         and errors (ENOSPC) are told by the next write, fsync or close",
     ),
     OptionSpec::new(
         "verify",
