@@ -142,3 +142,28 @@ fn a_file_is_opened_once_to_be_read() {
         assert_eq!((read, opened), ([Ok(4), Ok(2)], 2), "{}", path.display());
     }
 }
+
+#[test]
+fn a_write_to_an_open_upper_file_is_one_system_call() {
+    crate::needs_root!();
+    let scratch = Scratch::new();
+    let [upper, work, lower] = ["upper", "work", "lower"].map(|name| scratch.dir(name));
+    tree::make(&upper, "f a text=text");
+    let overlay = Overlay::open(&Config {
+        lower: vec![lower],
+        upper: Some(UpperDirs { upper, work }),
+        ..Config::default()
+    })
+    .unwrap();
+    let node = overlay.lookup(NodeId::ROOT, OsStr::new("a")).unwrap().unwrap().node;
+    assert_eq!(overlay.write(node, 0, b"first", None), Ok(5));
+    let mut calls = Vec::new();
+    let written = watch(
+        |call| {
+            calls.push(call.name);
+            Answer::Go
+        },
+        || overlay.write(node, 5, b"second", None),
+    );
+    assert_eq!((written, calls), (Ok(6), vec!["pwrite64"]));
+}

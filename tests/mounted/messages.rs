@@ -190,6 +190,22 @@ fn small_writes_are_collected_with_writeback() {
     assert!(sent["WRITE"] <= 2, "{sent:?}");
 }
 
+/// Why `writeback=1` is not the default.
+#[test]
+fn a_file_that_was_opened_is_asked_for_again_with_writeback_only() {
+    needs_root!();
+    for (option, asked) in [("writeback=0", ""), ("writeback=1", "GETATTR 1")] {
+        let union = mount(Union::new().option(option).lower("f d/a text=a"));
+        walk(&union.path(""));
+        let open = || {
+            let file = fs::File::open(union.path("d/a")).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 1);
+        };
+        open();
+        assert_eq!(messages(&union, open), asked, "{option}");
+    }
+}
+
 #[test]
 fn a_write_without_writeback_is_one_message() {
     needs_root!();
