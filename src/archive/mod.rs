@@ -8,12 +8,14 @@
 pub mod compression;
 pub mod entry;
 pub mod entry_path;
+pub mod gzip;
 mod header;
 pub mod limits;
 pub mod oci_whiteout;
 mod pax;
 pub mod reader;
 mod sparse;
+pub mod writer;
 
 use std::fmt;
 use std::io;

@@ -9,6 +9,7 @@ use clap::error::{ContextKind, ErrorKind};
 use super::called_as::CalledAs;
 use crate::mount::MountError;
 use crate::mount::options::OptionError;
+use crate::store;
 
 /// Why the program does not exit with 0; displayed as one line without the `plyfs: ` before it.
 #[derive(Debug)]
@@ -17,7 +18,16 @@ pub enum CliError {
     Usage(String),
     /// The command line is right, but it did not work.
     Failure(String),
+    /// What was named does not exist.
+    NotFound(String),
+    /// Something in the store is not what its name says.
+    Damaged(String),
 }
+
+/// See [`CliError::NotFound`].
+const NOT_FOUND: u8 = 3;
+/// See [`CliError::Damaged`].
+const DAMAGED: u8 = 4;
 
 /// The exit statuses of a command for its errors.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +53,18 @@ impl CliError {
         ExitCode::from(match self {
             CliError::Usage(_) => statuses.usage,
             CliError::Failure(_) => statuses.failure,
+            CliError::NotFound(_) => NOT_FOUND,
+            CliError::Damaged(_) => DAMAGED,
         })
     }
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (CliError::Usage(line) | CliError::Failure(line)) = self;
+        let (CliError::Usage(line)
+        | CliError::Failure(line)
+        | CliError::NotFound(line)
+        | CliError::Damaged(line)) = self;
         f.write_str(&one_line(line))
     }
 }
@@ -65,6 +80,17 @@ impl From<OptionError> for CliError {
 impl From<MountError> for CliError {
     fn from(error: MountError) -> CliError {
         CliError::Failure(error.to_string())
+    }
+}
+
+impl From<store::Error> for CliError {
+    fn from(error: store::Error) -> CliError {
+        let line = error.to_string();
+        match error.kind() {
+            store::Kind::Failure => CliError::Failure(line),
+            store::Kind::NotFound => CliError::NotFound(line),
+            store::Kind::Damaged => CliError::Damaged(line),
+        }
     }
 }
 

@@ -96,6 +96,11 @@ fn synopsis() -> Roff {
     roff.control("br", []);
     roff.text([bold("plyfs convert --to"), italic(" FORM"), roman(" [--work "), italic("DIR")]);
     roff.text([roman("] "), italic("LAYER")]);
+    for command in ["image", "store"] {
+        roff.control("br", []);
+        let name = format!("plyfs {command}");
+        roff.text([bold(name), italic(" COMMAND"), roman(" [--store "), italic("DIR"), roman("]")]);
+    }
     roff.control("br", []);
     roff.text([bold("mount -t fuse.plyfs"), italic(" SOURCE MOUNTPOINT "), bold("-o ...")]);
     roff
@@ -106,19 +111,49 @@ fn commands() -> Roff {
     roff.control("SH", ["COMMANDS"]);
     let cli = Cli::command();
     for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
-        roff.control("TP", []);
-        roff.text([bold(command.get_name())]);
-        let about = command.get_long_about().or(command.get_about());
-        let about = about.map(ToString::to_string).unwrap_or_default();
-        let sentences: Vec<&str> = about.split("\n\n").map(|s| s.trim_end_matches('.')).collect();
-        roff.text([roman(format!("{}.", sentences.join(". ")))]);
+        describe(command, command.get_name(), &mut roff);
         if command.get_name() != "mount" {
             roff.control("RS", []);
             options(command, &mut roff);
             roff.control("RE", []);
         }
+        for below in command.get_subcommands() {
+            let name = format!("{} {}{}", command.get_name(), below.get_name(), arguments(below));
+            describe(below, &name, &mut roff);
+            roff.control("RS", []);
+            options(below, &mut roff);
+            roff.control("RE", []);
+        }
     }
     roff
+}
+
+fn describe(command: &Command, name: &str, roff: &mut Roff) {
+    roff.control("TP", []);
+    roff.text([bold(name)]);
+    let about = command.get_long_about().or(command.get_about());
+    let about = about.map(ToString::to_string).unwrap_or_default();
+    let sentences: Vec<&str> = about.split("\n\n").map(|s| s.trim_end_matches('.')).collect();
+    roff.text([roman(format!("{}.", sentences.join(". ")))]);
+}
+
+/// What a command takes besides options.
+fn arguments(command: &Command) -> String {
+    let argument = |argument: &clap::Arg| {
+        let names = argument.get_value_names().unwrap_or_default();
+        let name = names.first().map(ToString::to_string).unwrap_or_default();
+        let more =
+            if argument.get_action().takes_values() && is_list(argument) { "..." } else { "" };
+        match argument.is_required_set() {
+            true => format!(" {name}{more}"),
+            false => format!(" [{name}{more}]"),
+        }
+    };
+    command.get_positionals().map(argument).collect()
+}
+
+fn is_list(argument: &clap::Arg) -> bool {
+    matches!(argument.get_action(), clap::ArgAction::Append)
 }
 
 /// The options of one command; those of `mount` are those of the program.
@@ -158,6 +193,14 @@ fn rest() -> Roff {
                     "What to log, such as info or plyfs::overlay=debug; warn otherwise.",
                 ),
                 (
+                    "PLYFS_STORE",
+                    "The store; otherwise $XDG_DATA_HOME/plyfs or ~/.local/share/plyfs.",
+                ),
+                (
+                    "SOURCE_DATE_EPOCH",
+                    "The time, in seconds since 1970, that images made by image import say they are of.",
+                ),
+                (
                     "PLYFS_LOG_FILE",
                     "The file for the log lines of a mount in the background, instead of syslog.",
                 ),
@@ -180,6 +223,8 @@ fn rest() -> Roff {
                 ("0", "Done; a mount answers by then."),
                 ("1", "It did not work; one line on standard error says why."),
                 ("2", "The command line is wrong; one line on standard error says where."),
+                ("3", "Of image commands: there is no such image or file."),
+                ("4", "Of image and store commands: something is not what its digest says."),
                 (
                     "0, 1, 4, 8, 16",
                     "Of plyfs check, as of fsck(8): no problems, all repaired, problems left, not \

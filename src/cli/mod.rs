@@ -1,17 +1,19 @@
 //! The command line: the only code that reads arguments, prints and decides the exit status.
 //!
-//! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line; of `plyfs check` those of
-//! fsck(8). Every error is one line on standard error that begins with `plyfs: `.
+//! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line, 3 no such image, 4 something in the
+//! store is not what its name says; of `plyfs check` those of fsck(8). Every error is one line on standard error that begins with `plyfs: `.
 
 mod called_as;
 mod check;
 mod convert;
 mod error;
 mod generate;
+mod image;
 mod logging;
 mod mount;
 mod option_docs;
 mod stats;
+mod store;
 mod umount;
 
 use std::ffi::{OsStr, OsString};
@@ -51,7 +53,9 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      plyfs umount MOUNTPOINT\n       \
                      plyfs stats MOUNTPOINT\n       \
                      plyfs check [--repair] UPPER\n       \
-                     plyfs convert --to FORM LAYER";
+                     plyfs convert --to FORM LAYER\n       \
+                     plyfs image COMMAND\n       \
+                     plyfs store COMMAND";
 
 #[derive(Subcommand)]
 enum Subcommands {
@@ -60,6 +64,8 @@ enum Subcommands {
     Stats(stats::StatsArgs),
     Check(check::CheckArgs),
     Convert(convert::ConvertArgs),
+    Image(image::ImageArgs),
+    Store(store::StoreCommandArgs),
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
 }
@@ -96,6 +102,8 @@ fn run(
         Subcommands::Stats(args) => args.run(),
         Subcommands::Check(args) => return args.run(),
         Subcommands::Convert(args) => args.run(),
+        Subcommands::Image(args) => args.run(),
+        Subcommands::Store(args) => return args.run(),
         Subcommands::Generate(args) => args.run(),
     }?;
     Ok(ExitCode::SUCCESS)

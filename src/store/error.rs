@@ -39,6 +39,13 @@ impl Error {
         Self { kind: Kind::Damaged, message: message.into() }
     }
 
+    /// The same, about `what`.
+    #[must_use]
+    pub fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// What kind of error it is.
     pub fn kind(&self) -> Kind {
         self.kind

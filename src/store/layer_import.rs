@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digesting;
 use super::import::{Import, LAYERS, NEW};
 use super::objects::NewObjects;
 use super::{DiffId, Digest, Error, Result, Store, tar_split};
+use crate::archive::gzip::GzipWriter;
 use crate::archive::oci_whiteout::{Meaning, meaning};
 use crate::archive::{Compression, Decompressed, Entry, Kind, Limits, Reader, Refusal};
 use crate::layer::packed::Builder;
@@ -44,6 +44,15 @@ pub struct Imported {
     pub meta: LayerMeta,
 }
 
+/// How a layer that comes uncompressed is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Compressed.
+    Compressed,
+    /// As it came: somebody refers to it by its digest.
+    AsItCame,
+}
+
 impl Store {
     /// Stores the layer whose archive is `source`, compressed or not. `name` is what messages call it.
     ///
@@ -51,7 +60,7 @@ impl Store {
     /// Nothing is stored then.
     pub fn import_layer(&self, name: &str, source: impl Read, limits: Limits) -> Result<Imported> {
         let mut import = self.import()?;
-        let imported = import.layer(name, source, limits)?;
+        let imported = import.layer(name, source, limits, Keep::Compressed)?;
         import.publish()?;
         Ok(imported)
     }
@@ -69,19 +78,27 @@ impl Store {
 
 impl Import<'_> {
     /// Takes the layer whose archive is `source`, compressed or not. `name` is what messages call it.
-    pub fn layer(&mut self, name: &str, source: impl Read, limits: Limits) -> Result<Imported> {
+    pub fn layer(
+        &mut self,
+        name: &str,
+        source: impl Read,
+        limits: Limits,
+        keep: Keep,
+    ) -> Result<Imported> {
         let refused = |refusal: Refusal| Error::failure(format!("layer {name}: {refusal}"));
-        self.take(source, limits).map_err(refused)
+        self.take(source, limits, keep).map_err(refused)
     }
 
     fn take(
         &mut self,
         source: impl Read,
         limits: Limits,
+        keep: Keep,
     ) -> std::result::Result<Imported, Refusal> {
         let mut source = BufReader::with_capacity(128 << 10, source);
         let compression = Compression::of(source.fill_buf()?);
-        let mut blob = BlobWriter::new(compression, self.new_blob()?);
+        let compress = compression == Compression::None && keep == Keep::Compressed;
+        let mut blob = BlobWriter::new(compress, self.new_blob()?);
         let folder = self.stage.path(LAYERS).join(NEW);
         fs::create_dir(&folder)?;
         let source = Decompressed::new(Tee { source, copy: &mut blob }, limits)?;
@@ -108,10 +125,7 @@ impl Import<'_> {
             fs::write(folder.join("meta.json"), text)?;
             fs::rename(&folder, &staged)?;
         }
-        let compression = match compression {
-            Compression::None => Compression::Gzip,
-            other => other,
-        };
+        let compression = if compress { Compression::Gzip } else { compression };
         let blob = self.keep_blob(blob.finish()?)?;
         Ok(Imported { diff_id, compression, blob, known, replaced, meta })
     }
@@ -120,17 +134,15 @@ impl Import<'_> {
 /// Writes the archive of a layer as it is kept: as it came, or compressed fast.
 enum BlobWriter {
     AsItCame(Digesting<File>),
-    Compressing(Box<GzEncoder<Digesting<File>>>),
+    Compressing(Box<GzipWriter<Digesting<File>>>),
 }
 
 impl BlobWriter {
-    fn new(compression: Compression, blob: Digesting<File>) -> Self {
-        match compression {
-            Compression::None => {
-                Self::Compressing(Box::new(GzEncoder::new(blob, flate2::Compression::fast())))
-            }
-            Compression::Gzip | Compression::Zstd => Self::AsItCame(blob),
+    fn new(compress: bool, blob: Digesting<File>) -> Self {
+        if !compress {
+            return Self::AsItCame(blob);
         }
+        Self::Compressing(Box::new(GzipWriter::new(blob)))
     }
 
     fn finish(self) -> io::Result<Digesting<File>> {

@@ -10,14 +10,26 @@
 //! The formats and the order of steps are described in `docs/store.md`.
 
 pub mod blobs;
+pub mod collect;
+pub mod config;
 pub mod digest;
 pub mod error;
+pub mod image;
 pub mod import;
 pub mod layer_import;
+pub mod load;
+pub mod manifest;
 pub mod objects;
+pub mod reference;
+pub mod rootfs;
+pub mod save;
+pub mod source;
 pub mod stage;
 pub mod tags;
 pub mod tar_split;
+pub mod timestamp;
+pub mod usage;
+pub mod verify;
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -38,6 +38,20 @@ impl Objects {
         }
     }
 
+    /// The size of an object in bytes; `None` if there is none of that name.
+    pub fn size(&self, id: &ContentId) -> io::Result<Option<u64>> {
+        match rustix::fs::statat(&self.dir, place(id), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(u64::try_from(stat.st_size).ok()),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes an object that is not what its name says.
+    pub(super) fn remove(&self, id: &ContentId) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.dir, place(id), AtFlags::empty())?)
+    }
+
     /// Opens an object for reading.
     pub fn get(&self, id: &ContentId) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -49,6 +63,13 @@ impl Objects {
 fn place(id: &ContentId) -> PathBuf {
     let hex = id.to_hex();
     Path::new(&hex[..2]).join(&hex[2..])
+}
+
+/// The name of the object at `path`.
+pub(super) fn id_of(path: &Path) -> Option<ContentId> {
+    let mut parts = path.components().rev().map(|part| part.as_os_str().to_str());
+    let (rest, first) = (parts.next()??, parts.next()??);
+    blake3::Hash::from_hex(format!("{first}{rest}")).ok()
 }
 
 /// Contents that are no objects yet.

@@ -1,8 +1,13 @@
-//! The layer store, from outside: what archives become, and what is refused.
+//! The layer store, from outside: what archives become, what is refused, images in and out, crashes and damage.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod archives;
-
+mod crash;
+mod damage;
+mod hostile;
+mod images;
 mod model;
+mod peers;
+mod program;
 mod support;

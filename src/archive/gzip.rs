@@ -1,0 +1,72 @@
+//! Writing gzip: the same data always becomes the same bytes, in whatever pieces it comes.
+
+use std::io::{self, Write};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// A gzip stream that is being written, at the fastest level.
+pub struct GzipWriter<W: Write> {
+    encoder: GzEncoder<W>,
+    /// What has not been handed on: fast levels end blocks where a piece ends, so that all pieces have one size.
+    piece: Vec<u8>,
+}
+
+const PIECE: usize = 256 << 10;
+
+impl<W: Write> GzipWriter<W> {
+    /// Begins a stream.
+    pub fn new(out: W) -> Self {
+        let encoder = GzEncoder::new(out, Compression::fast());
+        Self { encoder, piece: Vec::with_capacity(PIECE) }
+    }
+
+    /// Ends the stream, and gives back what it was written to.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.encoder.write_all(&self.piece)?;
+        self.encoder.finish()
+    }
+}
+
+impl<W: Write> Write for GzipWriter<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = buffer.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&buffer[..count]);
+        if self.piece.len() == PIECE {
+            self.encoder.write_all(&self.piece)?;
+            self.piece.clear();
+        }
+        Ok(count)
+    }
+
+    /// Does nothing: what is not a whole piece has to wait.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn pieces_do_not_show() {
+        let data: Vec<u8> = (0..1_000_000_u32)
+            .flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 20).to_le_bytes())
+            .collect();
+        let compress = |piece: usize| {
+            let mut writer = GzipWriter::new(Vec::new());
+            data.chunks(piece).for_each(|piece| writer.write_all(piece).unwrap());
+            writer.finish().unwrap()
+        };
+        let whole = compress(data.len());
+        for piece in [1000, 4096, 65_536, 100_001] {
+            assert!(compress(piece) == whole, "{piece}");
+        }
+        let mut back = Vec::new();
+        flate2::read::GzDecoder::new(&whole[..]).read_to_end(&mut back).unwrap();
+        assert!(back == data);
+    }
+}

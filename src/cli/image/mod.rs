@@ -1,0 +1,73 @@
+//! `plyfs image`: the images of the store.
+
+mod history;
+mod import;
+mod inspect;
+mod load;
+mod ls;
+mod progress;
+mod rm;
+mod save;
+pub(super) mod table;
+mod tag;
+mod tree;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::error::CliError;
+use super::logging;
+use super::store::StoreArgs;
+
+/// Load, list and save images
+///
+/// Images are kept in a store of the user, without root and without a daemon: layers by their digests, each file's
+/// content once.
+#[derive(Args, Debug)]
+pub struct ImageArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: ImageCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ImageCommand {
+    Load(load::LoadArgs),
+    Import(import::ImportArgs),
+    Save(save::SaveArgs),
+    Ls(ls::LsArgs),
+    History(history::HistoryArgs),
+    Inspect(inspect::InspectArgs),
+    Tree(tree::TreeArgs),
+    Tag(tag::TagArgs),
+    Rm(rm::RmArgs),
+}
+
+/// How lists are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Columns
+    #[default]
+    Table,
+    /// One JSON object a line
+    Json,
+}
+
+impl ImageArgs {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), CliError> {
+        logging::start(log::LevelFilter::Warn)?;
+        let store = self.store.open()?;
+        match self.command {
+            ImageCommand::Load(args) => args.run(&store),
+            ImageCommand::Import(args) => args.run(&store),
+            ImageCommand::Save(args) => args.run(&store),
+            ImageCommand::Ls(args) => args.run(&store),
+            ImageCommand::History(args) => args.run(&store),
+            ImageCommand::Inspect(args) => args.run(&store),
+            ImageCommand::Tree(args) => args.run(&store),
+            ImageCommand::Tag(args) => args.run(&store),
+            ImageCommand::Rm(args) => args.run(&store),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `plyfs image rm NAME...`.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use crate::cli::error::{CliError, one_line};
+use crate::store::{Error, Store};
+
+/// Take names from images
+///
+/// An image without a name is gone. The room that it took is given back by `plyfs store gc`.
+#[derive(Args, Debug)]
+pub struct RmArgs {
+    /// Names or ids
+    #[arg(value_name = "NAME", required = true)]
+    images: Vec<String>,
+
+    /// Remove an image that is named by its id also if it has several names
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl RmArgs {
+    /// Removes, and tells what.
+    pub fn run(self, store: &Store) -> Result<(), CliError> {
+        self.images.iter().try_for_each(|name| self.remove(store, name))
+    }
+
+    fn remove(&self, store: &Store, text: &str) -> Result<(), CliError> {
+        let image = store.find_image(text)?;
+        let name = text.parse::<crate::store::reference::Reference>();
+        let name = name.map_or_else(|_| text.to_owned(), |name| name.to_string());
+        let by_name = image.tags.iter().find(|tag| **tag == name || *tag == text);
+        let mut out = io::stdout().lock();
+        if let Some(tag) = by_name {
+            let gone = store.untag(tag)?;
+            writeln!(out, "Untagged: {}", one_line(tag))?;
+            if gone {
+                writeln!(out, "Deleted: {}", image.id())?;
+            }
+            return Ok(());
+        }
+        if image.tags.len() > 1 && !self.force {
+            return Err(Error::failure(format!(
+                "image {text} has {} names: remove these, or use --force",
+                image.tags.len()
+            ))
+            .into());
+        }
+        store.forget(&image.digest)?;
+        for tag in &image.tags {
+            writeln!(out, "Untagged: {}", one_line(tag))?;
+        }
+        Ok(writeln!(out, "Deleted: {}", image.id())?)
+    }
+}
