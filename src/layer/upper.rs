@@ -18,6 +18,7 @@ use super::stat_override::StatOverride;
 use super::undo::undo;
 use super::whiteout::{self, Form};
 use super::workdir::{self, Staged, Workdir, move_dir};
+use crate::sys::data::Writing;
 use crate::sys::write_order::WriteOrder;
 use crate::sys::{Errno, FileKind, Object, Result, fault, open};
 
@@ -105,6 +106,11 @@ impl Upper {
     /// gets after this, or as anything but a metacopy when it is none any more after this.
     pub fn settle(&self, file: BorrowedFd<'_>) -> Result<()> {
         if self.volatile { Ok(()) } else { self.write_order.settle(file) }
+    }
+
+    /// When data that is going to be [settled](Self::settle) is best written.
+    pub fn writing(&self) -> Writing {
+        if self.volatile { Writing::Any } else { Writing::Early }
     }
 
     /// Marks `object`, about to be called `name`, as meant literally if its name looks like a mark.

@@ -8,9 +8,8 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, XattrFlags};
+use rustix::fs::AtFlags;
 
-use super::attr::{CAPABILITY, overridden};
 use super::directory::Contents;
 use super::node::{NameRef, Node, Place};
 use super::pins::Pinned;
@@ -19,7 +18,7 @@ use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
 use crate::layer::undo::undo;
 use crate::layer::workdir::{Staged, link};
-use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights, xattr_names};
+use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
@@ -212,7 +211,7 @@ impl Overlay {
                 Wanted::Attributes if self.stage_metacopy(upper, &stat, target)? => {
                     data_source = Some(source.released());
                 }
-                _ => self.copy_data(&source, target, cut.map_or(u64::MAX, |cut| cut.size))?,
+                _ => self.copy_data(upper, &source, target, cut)?,
             }
         }
         self.copy_attributes(upper, &place, &stat, &object, cut)?;
@@ -229,8 +228,15 @@ impl Overlay {
         Ok(Copy { staged, place, lower_links, data_source, cut: cut.is_some() })
     }
 
-    fn copy_data(&self, source: &LowerPlace, target: &OwnedFd, keep: u64) -> Result<()> {
-        data::copy(self.lowers.open(source)?.as_fd(), target.as_fd(), keep)
+    fn copy_data(
+        &self,
+        upper: &Upper,
+        source: &LowerPlace,
+        target: &OwnedFd,
+        cut: Option<Cut>,
+    ) -> Result<()> {
+        let keep = cut.map_or(u64::MAX, |cut| cut.size);
+        data::copy(self.lowers.open(source)?.as_fd(), target.as_fd(), keep, upper.writing())
             .inspect_err(|error| self.report_copy(source, *error))
     }
 
@@ -239,72 +245,6 @@ impl Overlay {
         if !matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::FBIG) {
             self.lowers.report(place, "cannot copy up", error);
         }
-    }
-
-    /// Owner, permissions, extended attributes (ACLs are such) and times, in an order in which none
-    /// undoes another. Of a file that is `cut`, they are those that it has then.
-    fn copy_attributes(
-        &self,
-        upper: &Upper,
-        place: &LowerPlace,
-        stat: &Stat,
-        object: &Object,
-        cut: Option<Cut>,
-    ) -> Result<()> {
-        let permissions = match cut {
-            Some(cut) => self.permissions_after(cut.caller, stat),
-            None => stat.permissions(),
-        };
-        match upper.overriding {
-            Some(form) => form.store(object, &overridden(stat, permissions))?,
-            None => self.give_owner(object, stat.uid, stat.gid)?,
-        }
-        for name in self.lowers.xattr_names(place)? {
-            let lost = cut.is_some() && *name == *CAPABILITY;
-            let private = lost || xattr_names::shown(&name).is_none();
-            let value = if private { None } else { self.lowers.xattr(place, &name)? };
-            if let Some(value) = value {
-                match object.set_xattr(&name, &value, XattrFlags::empty()) {
-                    Ok(()) => {}
-                    // What this user or filesystem cannot have (as the kernel: ovl_copy_xattr).
-                    Err(Errno::OPNOTSUPP | Errno::PERM) if may_be_lost(&name) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        // Last, because they can keep the owner from everything else.
-        if upper.overriding.is_none() && stat.kind() != FileKind::Symlink {
-            object.set_permissions(permissions)?;
-        }
-        let mtime = if cut.is_some() { NewTime::Now } else { NewTime::At(stat.mtime) };
-        object.set_times(Some(NewTime::At(stat.atime)), Some(mtime))
-    }
-
-    /// Gives `object` all attributes of `original`, which is in the upper layer too.
-    pub(super) fn copy_upper_attributes(&self, original: &Object, object: &Object) -> Result<()> {
-        let stat = original.stat()?;
-        self.give_owner(object, stat.uid, stat.gid)?;
-        object.set_permissions(stat.permissions())?;
-        for name in original.xattr_names()? {
-            if let Some(value) = original.xattr(&name)? {
-                object.set_xattr(&name, &value, XattrFlags::empty())?;
-            }
-        }
-        object.set_times(Some(NewTime::At(stat.atime)), Some(NewTime::At(stat.mtime)))
-    }
-
-    /// Gives an upper object its owner, where that is not this process's own already.
-    pub(super) fn give_owner(&self, object: &Object, uid: u32, gid: u32) -> Result<()> {
-        if self.ids.squashes() {
-            return Ok(());
-        }
-        let now = object.stat()?;
-        let uid = (now.uid != uid).then_some(uid);
-        let gid = (now.gid != gid).then_some(gid);
-        if uid.is_none() && gid.is_none() {
-            return Ok(());
-        }
-        object.set_owner(uid, gid)
     }
 
     /// Makes the staged copy visible under `name`; false if the node has lost that name meanwhile.
@@ -514,12 +454,4 @@ fn highest_lower(node: &Arc<Node>) -> Option<Arc<Node>> {
         }
     }
     highest
-}
-
-/// Attributes without which a copy is still right: labels of security modules, and what only the
-/// privileged may set.
-fn may_be_lost(name: &OsStr) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let name = name.as_bytes();
-    ["security.", "trusted.", "system."].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }

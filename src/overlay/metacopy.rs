@@ -206,7 +206,7 @@ impl Overlay {
         let cut = cut.filter(|cut| cut.size < before.stat.size);
         let length = cut.map_or(before.stat.size, |cut| cut.size);
         // The file stays a metacopy until all is there: a crash leaves the lower data valid.
-        let filled = data::copy(source.as_fd(), target.as_fd(), length)
+        let filled = data::copy(source.as_fd(), target.as_fd(), length, upper.writing())
             .and_then(|()| rustix::fs::ftruncate(&target, length))
             .and_then(|()| upper.settle(target.as_fd()))
             .inspect(|()| fault::point("metacopy.data-copied"))

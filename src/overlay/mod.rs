@@ -22,6 +22,7 @@
 mod acl;
 mod attr;
 mod backing;
+mod copy_attributes;
 mod copy_up;
 mod create;
 mod directory;

@@ -7,8 +7,19 @@ use rustix::fs::SeekFrom;
 
 use super::{Errno, Result};
 
-/// Bytes moved by one call while copying.
+/// Bytes moved by one call while copying through memory.
 const CHUNK: usize = 1024 * 1024;
+/// Bytes after which a copy begins to be written: enough for a disk to do at once.
+const PIECE: u64 = 8 * 1024 * 1024;
+
+/// When a copy gets onto the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// While the copy goes on, because somebody is going to wait for it.
+    Early,
+    /// When the kernel likes.
+    Any,
+}
 
 /// Reads at `offset` until `buffer` is full or the file ends; returns the number of bytes read.
 ///
@@ -32,7 +43,7 @@ pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usi
 /// # Errors
 /// Those of sync_file_range(2).
 pub fn start_writing(file: BorrowedFd<'_>) -> Result<()> {
-    sync_range(file, libc::SYNC_FILE_RANGE_WRITE)
+    sync_range(file, 0, 0, libc::SYNC_FILE_RANGE_WRITE)
 }
 
 /// Writes the data of a file and waits for that: not for what the filesystem has to note about it, nor for the cache of
@@ -45,17 +56,18 @@ pub fn write_and_wait(file: BorrowedFd<'_>) -> Result<()> {
     let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE
         | libc::SYNC_FILE_RANGE_WRITE
         | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    match sync_range(file, all) {
+    match sync_range(file, 0, 0, all) {
         // A filter of system calls knows it not.
         Err(Errno::PERM | Errno::NOSYS) => rustix::fs::fsync(file),
         result => result,
     }
 }
 
-/// sync_file_range(2) of a whole file.
-fn sync_range(file: BorrowedFd<'_>, flags: libc::c_uint) -> Result<()> {
+/// sync_file_range(2) of `length` bytes, or of all up to the end with 0.
+fn sync_range(file: BorrowedFd<'_>, at: u64, length: u64, flags: libc::c_uint) -> Result<()> {
+    let [at, length] = [at, length].map(u64::cast_signed);
     // SAFETY: the descriptor is open; no memory is passed.
-    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), at, length, flags) };
     if result < 0 { Err(super::process::last_errno()) } else { Ok(()) }
 }
 
@@ -77,7 +89,12 @@ pub fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<usize> 
 /// Copies the first `length` bytes of `source` into the empty file `target`: shared extents where the
 /// filesystem can, else only the parts that hold data, so that holes stay holes. Afterwards `target` is
 /// exactly as long as `length`, or as `source` where that is shorter or turns out to be.
-pub fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, length: u64) -> Result<()> {
+pub fn copy(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    length: u64,
+    writing: Writing,
+) -> Result<()> {
     let size = rustix::fs::fstat(source)?.st_size as u64;
     let length = length.min(size);
     if length == size && size > 0 && rustix::fs::ioctl_ficlone(target, source).is_ok() {
@@ -86,7 +103,7 @@ pub fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, length: u64) -> Resu
     let mut at = 0;
     while at < length {
         let Some((start, end)) = next_data(source, at, length)? else { break };
-        at = copy_extent(source, target, start, end)?;
+        at = copy_extent(source, target, (start, end), writing)?;
         if at < end {
             // The file is shorter than it says, or was cut behind our back: there is nothing to invent.
             return rustix::fs::ftruncate(target, at);
@@ -109,17 +126,38 @@ fn next_data(fd: BorrowedFd<'_>, from: u64, end: u64) -> Result<Option<(u64, u64
     Ok(Some((start, hole.min(end))))
 }
 
-/// Copies a range of data; returns where it ended, before `end` only at the end of the file.
+/// Copies a range of data; returns where it ended, before its end only at the end of the file.
 fn copy_extent(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
-    start: u64,
-    end: u64,
+    (start, end): (u64, u64),
+    writing: Writing,
 ) -> Result<u64> {
     let mut at = start;
     while at < end {
+        let stop = end.min(at + PIECE);
+        let copied = copy_piece(source, target, at, stop)?;
+        if copied < stop {
+            return Ok(copied);
+        }
+        if writing == Writing::Early && stop < end {
+            match sync_range(target, at, stop - at, libc::SYNC_FILE_RANGE_WRITE) {
+                // It is all written in the end.
+                Ok(()) | Err(Errno::PERM | Errno::NOSYS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        at = stop;
+    }
+    Ok(end)
+}
+
+/// Copies a range; returns where it ended, as [`copy_extent`] does.
+fn copy_piece(source: BorrowedFd<'_>, target: BorrowedFd<'_>, start: u64, end: u64) -> Result<u64> {
+    let mut at = start;
+    while at < end {
         let (mut from, mut to) = (at, at);
-        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(CHUNK * 64);
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), want) {
             Ok(0) => return copy_through_memory(source, target, at, end),
             Ok(count) => at += count as u64,
@@ -192,7 +230,7 @@ mod tests {
         let (_root, source, target) = files();
         source.set_len(64 << 20).unwrap();
         source.write_all_at(b"middle", 20 << 20).unwrap();
-        copy(source.as_fd(), target.as_fd(), u64::MAX).unwrap();
+        copy(source.as_fd(), target.as_fd(), u64::MAX, Writing::Any).unwrap();
         let meta = target.metadata().unwrap();
         assert_eq!(meta.len(), 64 << 20);
         assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
@@ -205,7 +243,7 @@ mod tests {
     fn a_shorter_length_cuts_the_copy() {
         let (_root, mut source, target) = files();
         source.write_all(b"0123456789").unwrap();
-        copy(source.as_fd(), target.as_fd(), 4).unwrap();
+        copy(source.as_fd(), target.as_fd(), 4, Writing::Any).unwrap();
         assert_eq!(target.metadata().unwrap().len(), 4);
     }
 

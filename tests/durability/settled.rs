@@ -145,6 +145,41 @@ fn hundred_touched_files_wait_for_no_log() {
     assert_eq!((waits, syncs), (100, 0));
 }
 
+/// By the time that a big file has been copied, most of it is on the disk.
+#[test]
+fn big_copy_is_written_while_it_is_made() {
+    needs_root!();
+    let scratch = Scratch::new();
+    Kind::Ext4.mount_empty(&scratch.dir("volume"));
+    let [upper, work, lower] =
+        ["volume/upper", "volume/work", "volume/lower"].map(|name| scratch.dir(name));
+    fs::write(lower.join("big"), vec![b'x'; 20 << 20]).unwrap();
+    for (volatile, expected) in
+        [(false, "copy start copy start copy settle"), (true, "copy copy copy")]
+    {
+        let dirs = UpperDirs { upper: upper.clone(), work: work.clone() };
+        let config =
+            Config { lower: vec![lower.clone()], upper: Some(dirs), volatile, ..Config::default() };
+        let union = Facade(Overlay::open(&config).unwrap());
+        let mut calls = Vec::new();
+        watch(
+            |call| {
+                calls.extend(match call.name {
+                    "copy_file_range" => Some("copy"),
+                    "sync_file_range" if is_wait(call) => Some("settle"),
+                    "sync_file_range" => Some("start"),
+                    _ => None,
+                });
+                Answer::Go
+            },
+            || union.act(&["chmod", "big", "600"], false),
+        );
+        assert_eq!(calls.join(" "), expected);
+        drop(union);
+        fs::remove_file(upper.join("big")).unwrap();
+    }
+}
+
 /// As in a container whose filter of system calls is older.
 #[test]
 fn where_data_cannot_be_waited_for_it_is_synced() {

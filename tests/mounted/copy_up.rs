@@ -246,6 +246,25 @@ fn stat_of_another_file_does_not_wait_for_a_running_copy_up() {
     assert!(slowest < whole / 2, "a stat took {slowest:?} of the {whole:?} of the copy-up");
 }
 
+/// Others read the upper layer itself while it is mounted, as containers/storage does for a commit, and it must outlive
+/// the daemon: so the copy is whole there when the change has been answered.
+#[test]
+fn changed_file_is_whole_in_the_upper_layer_at_once() {
+    needs_root!();
+    // The kernel then holds the write back.
+    not_with!("writeback=1");
+    let mut content: Vec<u8> = (0..20 << 20).map(|at: u32| (at / 4096) as u8).collect();
+    let mut union =
+        Union::new().lower_with(|dir| fs::write(dir.join("big"), &content).unwrap()).mount();
+    let file = open_rw(union.path("big"));
+    file.write_all_at(b"X", 5_000_000).unwrap();
+    content[5_000_000] = b'X';
+    assert!(fs::read(union.upper("big")).unwrap() == content);
+    drop(file);
+    union.kill();
+    assert!(fs::read(union.upper("big")).unwrap() == content);
+}
+
 #[test]
 fn many_writers_of_one_lower_file_make_one_copy() {
     needs_root!();

@@ -1,0 +1,88 @@
+//! What a copy gets of its original besides the data.
+
+use std::ffi::OsStr;
+
+use rustix::fs::XattrFlags;
+
+use super::Overlay;
+use super::attr::{CAPABILITY, overridden};
+use super::copy_up::Cut;
+use crate::layer::{LowerPlace, Upper, xattr_names};
+use crate::sys::object::NewTime;
+use crate::sys::{Errno, FileKind, Object, Result, Stat};
+
+impl Overlay {
+    /// Owner, permissions, extended attributes (ACLs are such) and times, in an order in which none
+    /// undoes another. Of a file that is `cut`, they are those that it has then.
+    pub(super) fn copy_attributes(
+        &self,
+        upper: &Upper,
+        place: &LowerPlace,
+        stat: &Stat,
+        object: &Object,
+        cut: Option<Cut>,
+    ) -> Result<()> {
+        let permissions = match cut {
+            Some(cut) => self.permissions_after(cut.caller, stat),
+            None => stat.permissions(),
+        };
+        match upper.overriding {
+            Some(form) => form.store(object, &overridden(stat, permissions))?,
+            None => self.give_owner(object, stat.uid, stat.gid)?,
+        }
+        for name in self.lowers.xattr_names(place)? {
+            let lost = cut.is_some() && *name == *CAPABILITY;
+            let private = lost || xattr_names::shown(&name).is_none();
+            let value = if private { None } else { self.lowers.xattr(place, &name)? };
+            if let Some(value) = value {
+                match object.set_xattr(&name, &value, XattrFlags::empty()) {
+                    Ok(()) => {}
+                    // What this user or filesystem cannot have (as the kernel: ovl_copy_xattr).
+                    Err(Errno::OPNOTSUPP | Errno::PERM) if may_be_lost(&name) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        // Last, because they can keep the owner from everything else.
+        if upper.overriding.is_none() && stat.kind() != FileKind::Symlink {
+            object.set_permissions(permissions)?;
+        }
+        let mtime = if cut.is_some() { NewTime::Now } else { NewTime::At(stat.mtime) };
+        object.set_times(Some(NewTime::At(stat.atime)), Some(mtime))
+    }
+
+    /// Gives `object` all attributes of `original`, which is in the upper layer too.
+    pub(super) fn copy_upper_attributes(&self, original: &Object, object: &Object) -> Result<()> {
+        let stat = original.stat()?;
+        self.give_owner(object, stat.uid, stat.gid)?;
+        object.set_permissions(stat.permissions())?;
+        for name in original.xattr_names()? {
+            if let Some(value) = original.xattr(&name)? {
+                object.set_xattr(&name, &value, XattrFlags::empty())?;
+            }
+        }
+        object.set_times(Some(NewTime::At(stat.atime)), Some(NewTime::At(stat.mtime)))
+    }
+
+    /// Gives an upper object its owner, where that is not this process's own already.
+    pub(super) fn give_owner(&self, object: &Object, uid: u32, gid: u32) -> Result<()> {
+        if self.ids.squashes() {
+            return Ok(());
+        }
+        let now = object.stat()?;
+        let uid = (now.uid != uid).then_some(uid);
+        let gid = (now.gid != gid).then_some(gid);
+        if uid.is_none() && gid.is_none() {
+            return Ok(());
+        }
+        object.set_owner(uid, gid)
+    }
+}
+
+/// Attributes without which a copy is still right: labels of security modules, and what only the
+/// privileged may set.
+fn may_be_lost(name: &OsStr) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let name = name.as_bytes();
+    ["security.", "trusted.", "system."].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
