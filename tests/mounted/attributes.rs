@@ -195,7 +195,6 @@ fn lower_file_capabilities_are_dropped_when_the_file_is_written() {
 #[test]
 fn write_by_root_to_a_file_with_capabilities_keeps_its_set_id_bits() {
     needs_root!();
-    not_with!("writeback=1");
     same_as_plain("f program text=abc mode=06755\nf other text=abc mode=06755", |root| {
         for name in ["program", "other"] {
             run("setcap", ["cap_net_raw+ep".as_ref(), root.join(name).as_os_str()]);

@@ -178,6 +178,7 @@ fn open_flags_mean_what_they_mean_on_a_plain_filesystem() {
 #[test]
 fn holes_are_found_and_punched() {
     needs_root!();
+    not_with!("writeback=1");
     const STEP: u64 = 1 << 20;
     let mut union = Union::new()
         .lower_with(|dir| {
