@@ -265,7 +265,8 @@ impl Schedule {
         let row = table.row;
         let mut measured: Vec<_> = table.entries.into_iter().map(|entry| entry.measured).collect();
         if self.processor && row.unit == Unit::Time {
-            for one in &mut measured {
+            // What fio or the workload itself timed has no other figure.
+            for one in measured.iter_mut().filter(|one| !one.processor.is_empty()) {
                 std::mem::swap(&mut one.values, &mut one.processor);
             }
         }
