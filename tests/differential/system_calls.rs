@@ -20,6 +20,7 @@ use crate::cases::caller::acting_as;
 use crate::cases::layer::{Data, Leaf, own_ids};
 use crate::cases::op::{Change, How, New, Op, Set, Target, Whence, stranger};
 use crate::cases::text::Text;
+use crate::support::mode;
 use crate::support::snapshot::printable;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -270,13 +271,16 @@ impl Program {
         Ok(stat_answer(&fstat(self.object(target)?)?, self.started))
     }
 
-    /// Slots differ in how they keep files: open for writing, by name only, open for reading.
+    /// Slots differ in how they keep files: open for writing, by name only, open for reading. With passthrough a lower
+    /// file that is open for reading cannot be opened for writing by its descriptor.
     fn hold(&self, path: &Text, slot: u8) -> Result<OwnedFd> {
         let object = self.object(&Target::At(path.clone()))?;
         let kind = FileType::from_raw_mode(fstat(&object)?.st_mode);
         let flags = match (kind, slot) {
             (FileType::RegularFile, 0) => OFlags::RDWR,
-            (FileType::RegularFile, 2) => OFlags::RDONLY,
+            (FileType::RegularFile, 2) if mode::has(&["io=passthrough"]).is_none() => {
+                OFlags::RDONLY
+            }
             (FileType::Directory, 0 | 2) => OFlags::RDONLY | OFlags::DIRECTORY,
             _ => return Ok(object),
         };

@@ -5,9 +5,9 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate};
 
-use crate::needs_root;
 use crate::support::Union;
 use crate::support::posix::{append, open_rw};
+use crate::{needs_root, not_with};
 
 const LARGEST: u64 = 300_000;
 
@@ -44,6 +44,7 @@ impl Model {
 #[test]
 fn random_changes_give_the_bytes_of_a_file_in_memory() {
     needs_root!();
+    not_with!("io=passthrough");
     for seed in 1..=6 {
         let mut dice = Dice(seed);
         let mut model = Model((0..200_000u32).map(|n| (n % 253) as u8).collect());

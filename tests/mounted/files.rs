@@ -22,6 +22,7 @@ use crate::{needs_root, not_with};
 #[test]
 fn reader_that_opened_a_lower_file_sees_what_is_written_later() {
     needs_root!();
+    not_with!("io=passthrough");
     let union = Union::new().lower("f a text=lower-content").mount();
     let reader = File::open(union.path("a")).unwrap();
     let mut buffer = [0; 5];
@@ -53,6 +54,7 @@ fn writer_that_opened_before_another_writer_writes_into_the_same_file() {
 #[test]
 fn shared_mapping_of_a_lower_file_sees_what_is_written() {
     needs_root!();
+    not_with!("io=passthrough");
     let union =
         Union::new().lower_with(|dir| fs::write(dir.join("a"), [b'.'; 8192]).unwrap()).mount();
     let path = union.path("a");
@@ -73,6 +75,7 @@ fn shared_mapping_of_a_lower_file_sees_what_is_written() {
 #[test]
 fn writes_through_a_shared_mapping_reach_readers_and_the_upper_layer() {
     needs_root!();
+    not_with!("io=passthrough");
     let mut union =
         Union::new().lower_with(|dir| fs::write(dir.join("a"), [b'.'; 8192]).unwrap()).mount();
     let path = union.path("a");
@@ -388,7 +391,7 @@ fn writer_into_a_full_upper_layer_is_stopped() {
 #[test]
 fn copy_up_into_a_full_upper_layer_leaves_the_file_as_it_was() {
     needs_root!();
-    not_with!("writeback=1");
+    not_with!("writeback=1", "io=passthrough");
     let mut union = Union::new()
         .upper_on(|volume| {
             run("mount", ["-t", "tmpfs", "-o", "size=2m", "none", volume.to_str().unwrap()]);

@@ -9,7 +9,7 @@ use crate::support::posix::{
     append, chmod, errno, exists, get_xattr, ino, lstat, mode, names, set_xattr, text,
 };
 use crate::support::{Field, Snapshot, Union, same_as_plain};
-use crate::{isolated, needs_root};
+use crate::{isolated, needs_root, not_with};
 
 const LINKED: &str = "f a text=old\nh d/b to=a\nh c to=a\nf other";
 
@@ -153,6 +153,7 @@ fn recreated_name_is_no_longer_linked() {
 #[test]
 fn open_lower_link_sees_what_is_written_by_another_name() {
     needs_root!();
+    not_with!("io=passthrough");
     use std::io::Read;
     let union = Union::new().lower(LINKED).mount();
     let mut reader = fs::File::open(union.path("a")).unwrap();

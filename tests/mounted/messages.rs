@@ -91,7 +91,7 @@ fn a_walk_asks_once_for_each_directory_and_never_for_a_file() {
 #[test]
 fn a_small_file_is_made_with_four_messages_and_a_release() {
     needs_root!();
-    not_with!("timeout");
+    not_with!("timeout", "io=passthrough");
     let union = mount(Union::new().upper("f d/old"));
     walk(&union.path(""));
     // The kernel wants to know once for each file whether the first write takes capabilities from it.
@@ -185,6 +185,7 @@ fn write_small(union: &Union) -> BTreeMap<String, u64> {
 #[test]
 fn small_writes_are_collected_with_writeback() {
     needs_root!();
+    not_with!("io=passthrough");
     let union = mount(Union::new().option("writeback=1").upper("f d/old"));
     let sent = write_small(&union);
     assert!(sent["WRITE"] <= 2, "{sent:?}");
@@ -209,7 +210,7 @@ fn a_file_that_was_opened_is_asked_for_again_with_writeback_only() {
 #[test]
 fn a_write_without_writeback_is_one_message() {
     needs_root!();
-    not_with!("timeout", "writeback=1");
+    not_with!("timeout", "writeback=1", "io=passthrough");
     let union = mount(Union::new().upper("f d/old"));
     let sent = write_small(&union);
     assert_eq!(sent["WRITE"], 256);
@@ -220,6 +221,7 @@ fn a_write_without_writeback_is_one_message() {
 #[test]
 fn with_passthrough_a_file_is_opened_by_a_message_and_neither_read_nor_written_by_one() {
     needs_root!();
+    not_with!("timeout");
     let layers = Union::new()
         .lower_with(|dir| fs::write(dir.join("big"), vec![7; 4 << 20]).unwrap())
         .lower("f a text=lower")
@@ -243,6 +245,7 @@ fn with_passthrough_a_file_is_opened_by_a_message_and_neither_read_nor_written_b
 #[test]
 fn the_statistics_of_a_mount_are_printed() {
     needs_root!();
+    not_with!("io=passthrough");
     let union = Union::new().lower("f a text=data\nf b").mount();
     append(union.path("a"), "+");
     let program = crate::support::mount::program();

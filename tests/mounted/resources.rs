@@ -264,7 +264,7 @@ fn program_ends_well_after_a_very_deep_tree() {
 #[test]
 fn writes_beyond_the_largest_size_of_a_file_do_not_end_the_program() {
     needs_root!();
-    not_with!("writeback=1");
+    not_with!("writeback=1", "io=passthrough");
     let large = "x".repeat(1 << 20);
     let union = Union::new()
         .wrapper(&["prlimit", "--fsize=51200:51200"])

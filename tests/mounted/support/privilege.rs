@@ -7,6 +7,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::mode;
 use super::scratch::Scratch;
 
 /// Set in a process that runs one test on behalf of another.
@@ -80,6 +81,12 @@ pub fn isolated(identity: Identity, place: &str, body: impl FnOnce()) {
     }
     if identity != Identity::Root && !device_is_for_all() {
         skip(&test, "/dev/fuse is for root alone");
+        return;
+    }
+    if identity != Identity::Root
+        && let Some(option) = mode::has(&["io=passthrough"])
+    {
+        mode::skip(&test, &option);
         return;
     }
     run_again(identity, &test);
