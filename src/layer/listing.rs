@@ -8,6 +8,7 @@ use super::stat_override::StatOverride;
 use super::whiteout::Form;
 use super::{Name, whiteout};
 use crate::sys::dir::{RawEntry, for_each};
+use crate::sys::name::Names;
 use crate::sys::{FileKind, Object, Result};
 
 /// An entry of a directory in one layer.
@@ -42,10 +43,14 @@ impl Listing {
     ) -> Result<Self> {
         let mut listing = Self::default();
         let mut dotted = false;
+        let mut names = Names::default();
+        let mut found = Vec::new();
         for_each(dir.as_fd(), |entry| {
-            let entry = Classifier { dir, xattr_whiteouts, overriding }.classify(entry)?;
-            match entry {
-                Class::Entry(entry) => listing.entries.push(entry),
+            match (Classifier { dir, xattr_whiteouts, overriding }).classify(entry)? {
+                Class::Entry(kind) => {
+                    names.push(entry.name);
+                    found.push((kind, entry.ino));
+                }
                 Class::Whiteout(name, form) => {
                     dotted |= form == Form::DotFile;
                     // Of two marks for one name, the `.wh.` file is the one that must be known of: it wins
@@ -60,6 +65,8 @@ impl Listing {
             }
             Ok(())
         })?;
+        let entries = names.share().into_iter().zip(found);
+        listing.entries = entries.map(|(name, (kind, ino))| Listed { name, kind, ino }).collect();
         if dotted {
             // A `.wh.` file wins over an entry of the same directory, as all peers read it.
             listing.entries.retain(|entry| !listing.whiteouts.contains_key(&entry.name));
@@ -69,7 +76,7 @@ impl Listing {
 }
 
 enum Class {
-    Entry(Listed),
+    Entry(FileKind),
     Whiteout(Name, Form),
     OpaqueFile,
     Nothing,
@@ -83,37 +90,38 @@ struct Classifier<'a> {
 
 impl Classifier<'_> {
     fn classify(&self, raw: RawEntry<'_>) -> Result<Class> {
-        let name = Name::from(raw.name);
-        let object = Object::Child(self.dir.clone(), name.clone());
+        let object = || Object::Child(self.dir.clone(), Name::from(raw.name));
+        let char_whiteout = || Class::Whiteout(Name::from(raw.name), Form::CharDevice);
         let kind = match raw.kind {
             Some(kind) if kind != FileKind::CharDevice => kind,
             _ => {
-                let stat = object.stat()?;
+                let stat = object().stat()?;
                 if whiteout::is_char_whiteout(&stat) {
-                    return Ok(Class::Whiteout(name, Form::CharDevice));
+                    return Ok(char_whiteout());
                 }
                 stat.kind()
             }
         };
         if kind == FileKind::Regular {
-            if whiteout::has_prefix(raw.name) && !whiteout::is_literal(&object)? {
+            if whiteout::has_prefix(raw.name) && !whiteout::is_literal(&object())? {
                 return Ok(match whiteout::hidden_by(raw.name) {
                     _ if raw.name == whiteout::OPAQUE_FILE => Class::OpaqueFile,
                     Some(hidden) => Class::Whiteout(Name::from(hidden), Form::DotFile),
                     None => Class::Nothing,
                 });
             }
-            if self.xattr_whiteouts && whiteout::has_whiteout_xattr(&object)? {
-                return Ok(Class::Whiteout(name, Form::CharDevice));
+            if self.xattr_whiteouts && whiteout::has_whiteout_xattr(&object())? {
+                return Ok(char_whiteout());
             }
         }
         let Some(form) = self.overriding else {
-            return Ok(Class::Entry(Listed { name, kind, ino: raw.ino }));
+            return Ok(Class::Entry(kind));
         };
+        let object = object();
         let stat = form.apply_if_valid(&object, object.stat()?)?;
         if whiteout::is_char_whiteout(&stat) {
-            return Ok(Class::Whiteout(name, Form::CharDevice));
+            return Ok(char_whiteout());
         }
-        Ok(Class::Entry(Listed { name, kind: stat.kind(), ino: raw.ino }))
+        Ok(Class::Entry(stat.kind()))
     }
 }

@@ -26,16 +26,12 @@ pub mod whiteout;
 pub mod workdir;
 pub mod xattr_names;
 
-use std::ffi::OsStr;
-use std::sync::Arc;
-
 pub use descriptors::Descriptors;
 pub use dir_marks::{DirMarks, Opaque, Redirect};
 pub use lower::{LowerDir, LowerPlace, Lowers};
 pub use upper::Upper;
 
-/// A name of a directory entry, shared between the tables that hold it.
-pub type Name = Arc<OsStr>;
+pub use crate::sys::Name;
 
 /// The position of a layer in the union, counted from the top. Position 0 is kept for the upper layer,
 /// also where there is none; lower layers start at 1.

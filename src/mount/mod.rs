@@ -55,6 +55,7 @@ pub fn run(request: &MountRequest) -> Result<(), MountError> {
         return remount::remount(&resolve(&request.mountpoint)?, &request.options.vfs);
     }
     let mountpoint = resolve(&request.mountpoint)?;
+    process::bound_free_memory();
     if let Err(error) = process::raise_descriptor_limit() {
         log::warn!("the limit of open descriptors stays as it is: {error}");
     }

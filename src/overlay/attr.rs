@@ -119,7 +119,7 @@ impl Overlay {
 
     /// `stat`, which is that of the backing object of `node`, as the mount shows it.
     pub(super) fn shown(&self, node: &Node, stat: Stat) -> Attr {
-        let data = node.state.lock().data_source.clone();
+        let data = node.known_data_source().flatten();
         let data = data.and_then(|place| self.lowers.stat(&place).ok());
         Attr {
             ino: node.ino,
@@ -139,15 +139,14 @@ impl Overlay {
 
     fn link_count(&self, node: &Node, stat: &Stat) -> u32 {
         let Some(dir) = &node.dir else {
-            let bias = node.state.lock().link_bias;
-            return stat.nlink.saturating_add_signed(bias);
+            return stat.nlink.saturating_add_signed(node.link_bias());
         };
-        if !node.is_root() && node.state.lock().names.is_empty() {
+        if !node.is_root() && node.first_name().is_none() {
             return 0;
         }
         let upper = node.is_upper();
         let (candidates, read) = {
-            let dir = dir.read();
+            let dir = dir.contents.read();
             (dir.candidates(), dir.is_read())
         };
         // An upper directory may turn out to be opaque; the answer must not change when it is read.

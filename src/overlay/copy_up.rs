@@ -11,14 +11,15 @@ use std::sync::Arc;
 use rustix::fs::AtFlags;
 
 use super::directory::Contents;
-use super::node::{NameRef, Node, Place};
+use super::node::{NameRef, Node};
+use super::node_state::Place;
 use super::pins::Pinned;
 use super::{Caller, Overlay};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
 use crate::layer::undo::undo;
 use crate::layer::workdir::{Staged, link};
-use crate::layer::{LayerIndex, LowerPlace, Upper, owner_rights};
+use crate::layer::{LowerPlace, Upper, owner_rights};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
@@ -172,10 +173,7 @@ impl Overlay {
                 undo(rustix::fs::unlinkat(&dir, &*name.name, AtFlags::empty()));
             })
         })?;
-        if let Some(entry) = contents.names.get_mut(&name.name) {
-            entry.layer = LayerIndex::UPPER;
-            entry.ino = ino;
-        }
+        contents.names.lift(&name.name, ino);
         node.add_name(NameRef { in_upper: true, ..name.clone() });
         Ok(())
     }
@@ -334,13 +332,7 @@ impl Overlay {
         let Published { stat, lower_links, indexed, data_source } = published;
         let bytes = if node.kind == FileKind::Regular { stat.size } else { 0 };
         self.done.copied_up(data_source.is_none().then_some(bytes));
-        if let Some(entry) = contents.names.get_mut(&name.name) {
-            if node.kind.is_dir() {
-                entry.merged.insert(0, entry.layer);
-            }
-            entry.layer = LayerIndex::UPPER;
-            entry.ino = stat.ino;
-        }
+        contents.names.lift(&name.name, stat.ino);
         let linked = {
             let mut state = node.state.lock();
             if indexed.is_none() && !state.keys.is_empty() {

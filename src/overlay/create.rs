@@ -8,7 +8,8 @@ use rustix::fs::{AtFlags, Mode, XattrFlags};
 
 use super::copy_up::Wanted;
 use super::directory::{Contents, Directory};
-use super::node::{NameRef, Node, NodeId, Place, Unsynced};
+use super::node::{NameRef, Node, NodeId};
+use super::node_state::{Place, Plain, Unsynced};
 use super::{Caller, Entry, Overlay, acl};
 use crate::layer::stat_override::Overridden;
 use crate::layer::undo::undo;
@@ -286,7 +287,7 @@ impl Overlay {
     /// Forgets what children of the directory `node` inherit, after a change of its attributes.
     pub(super) fn forget_inherited(&self, node: &Node) {
         if let Some(dir) = &node.dir
-            && let Some(contents) = dir.write().contents()
+            && let Some(contents) = dir.contents.write().contents()
         {
             contents.inherited = None;
         }
@@ -304,7 +305,7 @@ impl Overlay {
         let ino = self.numbers.number(stat.dev, stat.ino);
         let entry = contents.names.insert_upper(name.clone(), kind, stat.ino);
         let name = NameRef { parent: parent.clone(), name, in_upper: true, leaving: false };
-        let node = self.nodes.intern(&entry.node, name, &[], false, ino, |id| {
+        let node = self.nodes.intern(&entry.node, name, &[], false, ino, |id, name| {
             let directory = kind.is_dir().then(Directory::empty);
             let node = Node::new(id, kind, ino, Place::Upper, directory);
             {
@@ -312,6 +313,7 @@ impl Overlay {
                 state.complete = true;
                 state.unsynced = Unsynced::Attributes;
             }
+            node.add_name(name);
             node
         });
         if let Some(file) = file {
@@ -358,10 +360,17 @@ impl Overlay {
         let key = super::hard_link::upper_key(&stat);
         self.nodes.register(&node, key);
         let name = NameRef { parent: parent.clone(), name, in_upper: true, leaving: false };
-        let node = self.nodes.intern(&entry.node, name, &[key], true, node.ino, |id| {
-            // Not reached: the node was registered under its key just now and is held by the caller.
-            Node::new(id, node.kind, node.ino, Place::Upper, None)
-        });
+        let node = self.nodes.intern(
+            &entry.node,
+            name,
+            &[key],
+            true,
+            node.ino,
+            |id, NameRef { parent, name, .. }| {
+                // Not reached: the node was registered under its key just now and is held by the caller.
+                Node::plain(id, node.kind, node.ino, Plain { parent, name, lower: None })
+            },
+        );
         // It has the name now, also if nothing but its time of change cannot be asked for.
         let linked = Stat { nlink: stat.nlink + 1, ..stat };
         let attr = self.node_attr(&node).unwrap_or_else(|_| self.shown(&node, linked));

@@ -123,6 +123,11 @@ impl Directory {
         self.contents.is_some()
     }
 
+    /// How many names are remembered.
+    pub fn len(&self) -> usize {
+        self.contents.as_ref().map_or(0, |contents| contents.names.len())
+    }
+
     /// What has been read, if anything.
     pub fn contents(&mut self) -> Option<&mut Contents> {
         self.contents.as_mut()
@@ -383,10 +388,9 @@ impl Overlay {
             if let Some(cached) = self.descriptors.get(Key::UpperDir(at.id.0)) {
                 break cached.fd;
             }
-            let next = at.state.lock().names.first().map(|n| (n.parent.clone(), n.name.clone()));
-            let (parent, name) = next.ok_or(Errno::NOENT)?;
-            names.push(name);
-            at = parent;
+            let next = at.first_name().ok_or(Errno::NOENT)?;
+            names.push(next.name);
+            at = next.parent;
         };
         let fd = self.descriptors.with_room(|| {
             open::descend(base.as_fd(), names.iter().rev().map(|name| &**name), true)
@@ -396,14 +400,14 @@ impl Overlay {
 }
 
 pub(super) fn directory(node: &Node) -> Result<&RwLock<Directory>> {
-    node.dir.as_deref().ok_or(Errno::NOTDIR)
+    node.dir.as_ref().map(|dir| &dir.contents).ok_or(Errno::NOTDIR)
 }
 
 impl Contents {
     /// The lower directories in which the name whose entry this is exists as a directory, top first.
     pub fn lower_dirs_of(&self, entry: &super::name_table::NameEntry) -> Vec<Arc<LowerDir>> {
         let own = (!entry.layer.is_upper()).then_some(entry.layer);
-        let layers = own.into_iter().chain(entry.merged.iter().copied());
+        let layers = own.into_iter().chain(self.names.merged(&entry.name).iter().copied());
         layers
             .filter_map(|layer| self.lower_dir(layer))
             .map(|dir| dir.child(entry.name.clone()))

@@ -70,7 +70,7 @@ impl Overlay {
         }
         let (fd, from) = self.descriptors.with_room(|| self.open_data(node, write))?;
         let fd = self.descriptors.put(key, fd, write);
-        if from == DataFrom::Below && node.state.lock().complete {
+        if from == DataFrom::Below && node.is_complete() {
             // The file was copied up, or got its data, while the former place was being opened.
             self.descriptors.remove(key);
             return self.data(node, write);

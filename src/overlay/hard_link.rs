@@ -3,7 +3,8 @@
 
 use super::Overlay;
 use super::lookup::Found;
-use super::node::{Node, Place};
+use super::node::Node;
+use super::node_state::Place;
 use super::node_table::Key;
 use crate::layer::index::{Identity, LinkCount, link_count};
 use crate::layer::{LayerIndex, LowerPlace};

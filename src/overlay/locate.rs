@@ -6,7 +6,8 @@
 
 use std::ffi::OsStr;
 
-use super::node::{NameRef, Node, NodeState, Place};
+use super::node::{NameRef, Node};
+use super::node_state::{NodeState, Place};
 use super::pins::Pinned;
 use super::{Overlay, Result};
 use crate::layer::{LowerPlace, Name};
@@ -60,10 +61,10 @@ impl Overlay {
     }
 
     fn find_place(&self, node: &Node) -> Result<(Located, By)> {
-        let (place, pinned, name) = {
-            let state = node.state.lock();
-            (state.place.clone(), state.pinned.clone(), state.best_name().cloned())
-        };
+        let (place, pinned, name) = node.state.look(
+            |plain| (plain.place(), None, Some(plain.name())),
+            |state| (state.place.clone(), state.pinned.clone(), state.best_name().cloned()),
+        );
         Ok(match (place, pinned, name) {
             (Place::Lower(place), ..) => (Located::Lower(place), By::Itself),
             (_, Some(Pinned::Open(fd)), _) => (Located::Upper(Object::Own(fd)), By::Itself),
@@ -122,13 +123,19 @@ impl Node {
     }
 
     fn is_reached(&self, by: &By) -> bool {
-        let state = self.state.lock();
-        match by {
-            By::Itself => true,
-            By::Name(used) => state.names.iter().any(|known| {
-                known.is(&used.parent, &used.name) && known.in_upper && !known.leaving
-            }),
-            By::Index(used) => matches!(&state.place, Place::Indexed(name) if name == used),
-        }
+        self.state.look(
+            |plain| match by {
+                By::Itself => true,
+                By::Name(used) => plain.is(&used.parent, &used.name) && plain.lower.is_none(),
+                By::Index(_) => false,
+            },
+            |state| match by {
+                By::Itself => true,
+                By::Name(used) => state.names.iter().any(|known| {
+                    known.is(&used.parent, &used.name) && known.in_upper && !known.leaving
+                }),
+                By::Index(used) => matches!(&state.place, Place::Indexed(name) if name == used),
+            },
+        )
     }
 }

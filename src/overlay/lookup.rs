@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::directory::{Contents, Directory};
 use super::hard_link::upper_key;
 use super::name_table::NameEntry;
-use super::node::{NameRef, Node, NodeId, Place};
+use super::node::{NameRef, Node, NodeId};
+use super::node_state::{Place, Plain};
 use super::node_table::Key;
 use super::{Entry, Overlay};
 use crate::layer::LowerPlace;
@@ -60,23 +61,20 @@ impl Overlay {
             return Ok((node, attr));
         }
         let found = self.find(parent, contents, entry)?;
-        let number = found.ino;
-        let directory = found
-            .stat
+        let (stat, linked) = (found.stat, found.linked);
+        let directory = stat
             .kind()
             .is_dir()
             .then(|| Directory::unread(contents.lower_dirs_of(entry), contents.stack.clone()));
-        let node = self.nodes.intern(&entry.node, name, &found.keys, found.linked, number, |id| {
-            let kind = found.stat.kind();
-            let node = Node::new(id, kind, number, found.place, directory);
-            node.state.lock().link_bias = found.link_bias;
-            node
+        let (keys, number) = (found.keys.clone(), found.ino);
+        let node = self.nodes.intern(&entry.node, name, &keys, linked, number, |id, name| {
+            new_node(id, name, found, directory)
         });
-        self.note_data_source(&node, &found.stat, &contents.stack)
+        self.note_data_source(&node, &stat, &contents.stack)
             .inspect_err(|_| self.forget(node.id, 1))?;
         // A node that was known by its inode may be somewhere else by now than what was just found.
-        let attr = match !found.linked {
-            true => Ok(self.shown(&node, found.stat)),
+        let attr = match !linked {
+            true => Ok(self.shown(&node, stat)),
             false => self.node_attr(&node),
         };
         let attr = attr.inspect_err(|_| self.forget(node.id, 1))?;
@@ -140,4 +138,21 @@ impl Overlay {
         }
         Ok(found)
     }
+}
+
+/// The node of what was found under `name`.
+fn new_node(id: NodeId, name: NameRef, found: Found, directory: Option<Directory>) -> Node {
+    let kind = found.stat.kind();
+    if !found.linked && directory.is_none() {
+        let NameRef { parent, name, .. } = name;
+        let lower = match found.place {
+            Place::Lower(LowerPlace::Child(dir, _)) => Some(dir),
+            _ => None,
+        };
+        return Node::plain(id, kind, found.ino, Plain { parent, name, lower });
+    }
+    let node = Node::new(id, kind, found.ino, found.place, directory);
+    node.state.lock().link_bias = found.link_bias;
+    node.add_name(name);
+    node
 }

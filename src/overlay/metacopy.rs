@@ -12,7 +12,8 @@ use super::attr::CAPABILITY;
 use super::copy_up::Cut;
 use super::directory::Search;
 use super::locate::Located;
-use super::node::{Node, Unsynced};
+use super::node::Node;
+use super::node_state::Unsynced;
 use crate::layer::dir_marks::{PREFIXES, Redirect, marked_names};
 use crate::layer::undo::undo;
 use crate::layer::{LayerIndex, LowerDir, LowerPlace, Name, Upper, owner_rights};
@@ -142,18 +143,15 @@ impl Overlay {
         object: &Object,
         stack: impl FnOnce() -> Result<Arc<[Arc<LowerDir>]>>,
     ) -> Result<Option<LowerPlace>> {
-        {
-            let state = node.state.lock();
-            if state.complete || state.data_source.is_some() {
-                return Ok(state.data_source.clone());
-            }
+        if let Some(data_source) = node.known_data_source() {
+            return Ok(data_source);
         }
         let value = |name: &OsStr| owner_rights::xattr(object, name);
         let Some(mark) = Mark::read(object.xattr_names(), value)? else {
             node.state.lock().complete = true;
             return Ok(None);
         };
-        let name = node.state.lock().names.first().map(|name| name.name.clone());
+        let name = node.first_name().map(|name| name.name);
         let source = self.find_data(node, stack()?, LayerIndex::UPPER, name, mark)?;
         let mut state = node.state.lock();
         if !state.complete {
@@ -164,8 +162,7 @@ impl Overlay {
 
     /// The lower parts of the directory that `node` is in.
     fn stack_of_parent(&self, node: &Node) -> Result<Arc<[Arc<LowerDir>]>> {
-        let parent = node.state.lock().names.first().map(|name| name.parent.clone());
-        match parent {
+        match node.first_name().map(|name| name.parent) {
             Some(parent) => Ok(self.contents(&parent)?.stack.clone()),
             None => Ok(Arc::from([])),
         }
@@ -174,7 +171,7 @@ impl Overlay {
     /// Notes where the data of an upper file is, if that may be only a metacopy, before the file loses the
     /// name by which the data is found. To be called without a directory's lock.
     pub(super) fn remember_data(&self, node: &Node) -> Result<()> {
-        if node.kind != FileKind::Regular || !node.is_upper() || node.state.lock().complete {
+        if node.kind != FileKind::Regular || !node.is_upper() || node.is_complete() {
             return Ok(());
         }
         match self.at(node, |at| self.upper_data_source(node, &at.upper()?)) {
@@ -192,7 +189,7 @@ impl Overlay {
         node: &Node,
         cut: Option<Cut>,
     ) -> Result<bool> {
-        if node.state.lock().complete {
+        if node.is_complete() {
             return Ok(false);
         }
         let _only_one = node.copy_up.lock();

@@ -38,6 +38,7 @@ mod mark_names;
 mod metacopy;
 mod name_table;
 mod node;
+mod node_state;
 mod node_table;
 mod open;
 mod pins;
@@ -101,8 +102,8 @@ pub struct Entry {
     pub attr: Attr,
 }
 
-/// For fewer forgotten nodes it is not worth to look for memory that can be given back.
-const NODES_TO_TRIM: usize = 1000;
+/// For fewer forgotten nodes and names it is not worth to look for memory that can be given back.
+const FORGOTTEN_TO_TRIM: usize = 5000;
 
 /// A union of layers.
 pub struct Overlay {
@@ -120,8 +121,8 @@ pub struct Overlay {
     own: Caller,
     rename_lock: RwLock<()>,
     pins: Pins,
-    /// The most nodes there were since memory was last given back.
-    most_nodes: AtomicUsize,
+    /// Nodes, and names in directories, that have been forgotten since memory was last given back.
+    forgotten: AtomicUsize,
     done: Done,
 }
 
@@ -147,17 +148,16 @@ impl Overlay {
         for gone in self.nodes.forget(id, count) {
             gone.close(&self.descriptors);
             self.unpin(&gone);
-            drop(gone);
-            self.give_memory_back();
+            let names = Arc::into_inner(gone).map_or(0, Node::into_names);
+            self.give_memory_back(1 + names);
         }
     }
 
-    /// Gives memory back whenever half of the nodes are gone.
-    fn give_memory_back(&self) {
-        let now = self.nodes.len();
-        let most = self.most_nodes.fetch_max(now, Ordering::Relaxed);
-        if most > 2 * now + NODES_TO_TRIM {
-            self.most_nodes.store(now, Ordering::Relaxed);
+    /// Gives memory back whenever more has been forgotten than is left.
+    fn give_memory_back(&self, forgotten: usize) {
+        let all = self.forgotten.fetch_add(forgotten, Ordering::Relaxed) + forgotten;
+        if all > FORGOTTEN_TO_TRIM && all > self.nodes.len() {
+            self.forgotten.store(0, Ordering::Relaxed);
             crate::sys::process::give_memory_back();
         }
     }

@@ -7,6 +7,7 @@
 //! could come upon it once more. A reader who makes a name for each that he reads comes to an end all the same: names that are
 //! younger than the latest beginning of a reading are left for the next one.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,17 +18,21 @@ use crate::layer::listing::Listing;
 use crate::layer::whiteout::Form;
 use crate::layer::{LayerIndex, Name};
 use crate::sys::FileKind;
+use crate::sys::name::Names;
 
 /// The cookie of the first name; smaller ones are for `.` and `..`.
 pub(super) const FIRST_COOKIE: u64 = 3;
 
-/// One name.
+/// One name. There is one for each file of every directory that was looked into, so its size counts.
 pub(super) struct NameEntry {
     pub name: Name,
     /// The inode number in `layer`.
     pub ino: u64,
     /// The id of the node that was last known by this name; 0 for none.
     pub node: AtomicU64,
+    /// The topmost layer that has the object.
+    pub layer: LayerIndex,
+    pub kind: FileKind,
     /// Whether the name exists in the union.
     pub visible: bool,
     /// Whether it would exist without the upper layer, so that deleting it needs a whiteout.
@@ -36,26 +41,20 @@ pub(super) struct NameEntry {
     pub whiteout: Option<Form>,
     /// Whether the layers below those seen so far have no say any more; used while building.
     closed: bool,
-    /// The topmost layer that has the object.
-    pub layer: LayerIndex,
-    pub kind: FileKind,
-    /// Of a directory: the lower layers below `layer` that merge with it, top first.
-    pub merged: Vec<LayerIndex>,
-}
-
-/// Where a name is, or was.
-struct Slot {
-    cookie: u64,
-    entry: Option<NameEntry>,
+    /// Whether this is an empty place, which no search leads to.
+    erased: bool,
 }
 
 #[derive(Default)]
 pub(super) struct NameTable {
     /// In the order of their cookies.
-    slots: Vec<Slot>,
+    slots: Vec<NameEntry>,
+    cookies: Cookies,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    next_cookie: u64,
+    /// Of directories that lie in several layers, by their cookies: the lower layers below `layer` that merge
+    /// with it, top first.
+    merged: HashMap<u64, Vec<LayerIndex>>,
     /// The first cookie that was free when somebody last began to read; 0 if nobody has.
     read_end: AtomicU64,
     visible: usize,
@@ -63,10 +62,51 @@ pub(super) struct NameTable {
     gone: usize,
 }
 
+/// The cookies of the slots.
+#[derive(Default)]
+struct Cookies {
+    /// `None` as long as they follow from the slots' positions.
+    listed: Option<Vec<u64>>,
+    /// How many there have been.
+    given: u64,
+}
+
+impl Cookies {
+    fn of(&self, at: usize) -> u64 {
+        match &self.listed {
+            Some(listed) => listed[at],
+            None => FIRST_COOKIE + at as u64,
+        }
+    }
+
+    fn next(&self) -> u64 {
+        FIRST_COOKIE + self.given
+    }
+
+    fn give(&mut self) {
+        let next = self.next();
+        self.given += 1;
+        if let Some(listed) = &mut self.listed {
+            listed.push(next);
+        }
+    }
+
+    /// The position of the first slot behind `cookie`, of so many.
+    fn behind(&self, cookie: u64, slots: usize) -> usize {
+        match &self.listed {
+            Some(listed) => listed.partition_point(|known| *known <= cookie),
+            None => {
+                let behind = (cookie + 1).saturating_sub(FIRST_COOKIE);
+                usize::try_from(behind).map_or(slots, |behind| behind.min(slots))
+            }
+        }
+    }
+}
+
 impl NameTable {
     pub fn get(&self, name: &OsStr) -> Option<&NameEntry> {
         let at = self.position(name)?;
-        self.slots[at].entry.as_ref().filter(|entry| !entry.is_gone())
+        Some(&self.slots[at]).filter(|entry| !entry.is_gone())
     }
 
     /// The entry of a name that exists in the union.
@@ -74,9 +114,15 @@ impl NameTable {
         self.get(name).filter(|entry| entry.visible)
     }
 
-    pub fn get_mut(&mut self, name: &OsStr) -> Option<&mut NameEntry> {
-        let at = self.position(name)?;
-        self.slots[at].entry.as_mut().filter(|entry| !entry.is_gone())
+    /// Of a directory's name: the lower layers below that of its entry that merge with it, top first.
+    pub fn merged(&self, name: &OsStr) -> &[LayerIndex] {
+        let cookie = self.position(name).map(|at| self.cookies.of(at));
+        cookie.and_then(|cookie| self.merged.get(&cookie)).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many names are remembered, deleted ones included.
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Whether no name exists.
@@ -86,10 +132,9 @@ impl NameTable {
 
     /// The entries that exist and come after `cookie`, in order, each with its cookie.
     pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &NameEntry)> {
-        let start = self.slots.partition_point(|slot| slot.cookie <= cookie);
-        self.slots[start..]
-            .iter()
-            .filter_map(|slot| slot.entry.as_ref().map(|entry| (slot.cookie, entry)))
+        let start = self.cookies.behind(cookie, self.slots.len());
+        (start..self.slots.len())
+            .map(|at| (self.cookies.of(at), &self.slots[at]))
             .filter(|(_, entry)| entry.visible)
     }
 
@@ -97,7 +142,7 @@ impl NameTable {
     /// end, which moves on when one of them begins: there is no message from which a single one could be known.
     pub fn read(&self, cookie: u64) -> impl Iterator<Item = (u64, &NameEntry)> {
         if cookie == 0 {
-            self.read_end.store(FIRST_COOKIE + self.next_cookie, Ordering::Relaxed);
+            self.read_end.store(self.cookies.next(), Ordering::Relaxed);
         }
         let end = match self.read_end.load(Ordering::Relaxed) {
             0 => u64::MAX,
@@ -106,84 +151,82 @@ impl NameTable {
         self.after(cookie).take_while(move |(cookie, _)| *cookie < end)
     }
 
-    fn entries(&self) -> impl Iterator<Item = &NameEntry> {
-        self.slots.iter().filter_map(|slot| slot.entry.as_ref())
-    }
-
     /// The names of which the upper layer has a whiteout.
     pub fn whiteouts(&self) -> impl Iterator<Item = (&OsStr, Form)> {
-        self.entries().filter_map(|entry| entry.whiteout.map(|form| (&*entry.name, form)))
+        self.slots.iter().filter_map(|entry| entry.whiteout.map(|form| (&*entry.name, form)))
     }
 
     /// Notes that the upper layer now has an object of that name, which exists from now on.
     pub fn insert_upper(&mut self, name: Name, kind: FileKind, ino: u64) -> &NameEntry {
-        let at = match self.position(&name) {
-            Some(at) => {
-                self.gone -=
-                    usize::from(self.slots[at].entry.as_ref().is_some_and(|e| e.is_gone()));
-                at
-            }
-            None => self.push(name),
-        };
-        // `push` and `position` only ever lead to an occupied slot.
-        let nameless = || NameEntry::new(Name::from(OsStr::new("")));
-        let entry = self.slots[at].entry.get_or_insert_with(nameless);
+        let known = self.position(&name);
+        self.gone -= usize::from(known.is_some_and(|at| self.slots[at].is_gone()));
+        let at = known.unwrap_or_else(|| self.push(name));
+        self.merged.remove(&self.cookies.of(at));
+        let entry = &mut self.slots[at];
         self.visible += usize::from(!entry.visible);
         entry.visible = true;
         entry.whiteout = None;
         entry.layer = LayerIndex::UPPER;
         entry.kind = kind;
         entry.ino = ino;
-        entry.merged = Vec::new();
         *entry.node.get_mut() = 0;
         entry
+    }
+
+    /// Notes that the object with this name has got the inode `ino` in the upper layer, by a copy-up or a link.
+    pub fn lift(&mut self, name: &OsStr, ino: u64) {
+        let Some(at) = self.position(name) else { return };
+        let cookie = self.cookies.of(at);
+        let entry = &mut self.slots[at];
+        if entry.kind.is_dir() && !entry.layer.is_upper() {
+            self.merged.entry(cookie).or_default().insert(0, entry.layer);
+        }
+        entry.layer = LayerIndex::UPPER;
+        entry.ino = ino;
     }
 
     /// Notes that the name does not exist any more; where lower layers have it, the upper layer has a
     /// whiteout of the form `whiteout`.
     pub fn remove(&mut self, name: &OsStr, whiteout: Form) {
         let Some(at) = self.position(name) else { return };
-        let Some(entry) = &mut self.slots[at].entry else { return };
+        self.merged.remove(&self.cookies.of(at));
+        let entry = &mut self.slots[at];
         self.visible -= usize::from(entry.visible);
         self.gone += usize::from(!entry.below && !entry.is_gone());
         entry.visible = false;
         entry.whiteout = entry.below.then_some(whiteout);
-        entry.merged = Vec::new();
         *entry.node.get_mut() = 0;
     }
 
     /// Notes that the upper layer has no whiteout of the name any more, in a directory that is opaque.
     pub fn remove_whiteout(&mut self, name: &OsStr) {
         let Some(at) = self.position(name) else { return };
-        let Some(entry) = &mut self.slots[at].entry else { return };
-        entry.whiteout = None;
-        if !entry.visible {
+        self.slots[at].whiteout = None;
+        if !self.slots[at].visible {
             self.erase(at);
         }
     }
 
     /// Notes that the directory is opaque now: nothing in it covers anything below.
     pub fn detach_from_lower(&mut self) {
-        for entry in self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()) {
+        self.merged.clear();
+        for entry in &mut self.slots {
             self.gone += usize::from(!entry.visible && !entry.is_gone());
             entry.below = false;
             entry.whiteout = None;
-            entry.merged = Vec::new();
         }
     }
 
     /// Adds what the next lower layer says; layers come top first.
     pub fn merge_lower(&mut self, layer: LayerIndex, listing: Listing) {
-        for name in listing.whiteouts.keys() {
-            let at = self.position(name).unwrap_or_else(|| self.push(name.clone()));
-            if let Some(entry) = &mut self.slots[at].entry {
-                entry.closed = true;
-            }
+        for name in listing.whiteouts.into_keys() {
+            let at = self.find_or_push(name);
+            self.slots[at].closed = true;
         }
+        let (before, listed) = (self.slots.len(), listing.entries.len());
         for found in listing.entries {
-            let known = self.position(&found.name);
-            let at = known.unwrap_or_else(|| self.push(found.name));
-            let Some(entry) = &mut self.slots[at].entry else { continue };
+            let at = self.find_or_push(found.name);
+            let entry = &mut self.slots[at];
             if entry.closed {
                 continue;
             }
@@ -195,30 +238,33 @@ impl NameTable {
                 entry.ino = found.ino;
                 self.visible += 1;
             } else if found.kind.is_dir() {
-                entry.merged.push(layer);
+                self.merged.entry(self.cookies.of(at)).or_default().push(layer);
             }
             entry.closed |= !found.kind.is_dir();
+        }
+        if 2 * (self.slots.len() - before) < listed {
+            self.own_names(before);
         }
     }
 
     /// Puts what the upper layer says over what the lower layers said.
     pub fn merge_upper(&mut self, listing: Listing) {
-        for (name, form) in &listing.whiteouts {
-            let at = self.position(name).unwrap_or_else(|| self.push(name.clone()));
-            if let Some(entry) = &mut self.slots[at].entry {
-                self.visible -= usize::from(entry.visible);
-                entry.visible = false;
-                entry.whiteout = Some(*form);
-            }
+        for (name, form) in listing.whiteouts {
+            let at = self.find_or_push(name);
+            let entry = &mut self.slots[at];
+            self.visible -= usize::from(entry.visible);
+            entry.visible = false;
+            entry.whiteout = Some(form);
         }
         for found in listing.entries {
-            let at = self.position(&found.name).unwrap_or_else(|| self.push(found.name));
-            let Some(entry) = &mut self.slots[at].entry else { continue };
+            let at = self.find_or_push(found.name);
+            let cookie = self.cookies.of(at);
+            let entry = &mut self.slots[at];
             self.visible += usize::from(!entry.visible);
             if entry.visible && entry.kind.is_dir() && found.kind.is_dir() {
-                entry.merged.insert(0, entry.layer);
+                self.merged.entry(cookie).or_default().insert(0, entry.layer);
             } else {
-                entry.merged = Vec::new();
+                self.merged.remove(&cookie);
             }
             entry.visible = true;
             entry.layer = LayerIndex::UPPER;
@@ -230,11 +276,22 @@ impl NameTable {
     /// Ends the building: forgets names that are only remembered as deleted in lower layers.
     pub fn finish(&mut self) {
         for at in 0..self.slots.len() {
-            if self.slots[at].entry.as_ref().is_some_and(NameEntry::is_gone) {
+            if self.slots[at].is_gone() {
                 self.erase(at);
             }
         }
         self.slots.shrink_to_fit();
+    }
+
+    /// Gives the names from the slot `first` on memory of their own: few of those that they were read with stay.
+    fn own_names(&mut self, first: usize) {
+        let mut names = Names::default();
+        for entry in &self.slots[first..] {
+            names.push(&entry.name);
+        }
+        for (entry, name) in self.slots[first..].iter_mut().zip(names.share()) {
+            entry.name = name;
+        }
     }
 
     fn hash(&self, name: &OsStr) -> u64 {
@@ -242,31 +299,32 @@ impl NameTable {
     }
 
     fn position(&self, name: &OsStr) -> Option<usize> {
-        let same = |at: &u32| {
-            self.slots[*at as usize].entry.as_ref().is_some_and(|entry| &*entry.name == name)
-        };
+        let same = |at: &u32| *self.slots[*at as usize].name == *name;
         self.index.find(self.hash(name), same).map(|at| *at as usize)
+    }
+
+    fn find_or_push(&mut self, name: Name) -> usize {
+        self.position(&name).unwrap_or_else(|| self.push(name))
     }
 
     fn push(&mut self, name: Name) -> usize {
         self.compact();
         let hash = self.hash(&name);
         let at = self.slots.len();
-        let cookie = FIRST_COOKIE + self.next_cookie;
-        self.next_cookie += 1;
-        self.slots.push(Slot { cookie, entry: Some(NameEntry::new(name)) });
+        self.cookies.give();
+        self.slots.push(NameEntry::new(name));
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.index.insert_unique(hash, at as u32, |at| hash_of(slots, hasher, *at));
         at
     }
 
     fn erase(&mut self, at: usize) {
-        let Some(entry) = &self.slots[at].entry else { return };
-        let hash = self.hash(&entry.name);
+        let hash = self.hash(&self.slots[at].name);
         if let Ok(found) = self.index.find_entry(hash, |other| *other as usize == at) {
             found.remove();
         }
-        self.slots[at].entry = None;
+        self.merged.remove(&self.cookies.of(at));
+        self.slots[at].erased = true;
     }
 
     /// Closes up when of most slots the name is gone. Cookies stay, and with them every reader's place.
@@ -274,7 +332,10 @@ impl NameTable {
         if self.slots.len() < 64 || self.slots.len() < 2 * (self.index.len() - self.gone) {
             return;
         }
-        self.slots.retain(|slot| slot.entry.as_ref().is_some_and(|entry| !entry.is_gone()));
+        let kept =
+            |(at, entry): (usize, &NameEntry)| (!entry.is_gone()).then(|| self.cookies.of(at));
+        self.cookies.listed = Some(self.slots.iter().enumerate().filter_map(kept).collect());
+        self.slots.retain(|entry| !entry.is_gone());
         self.gone = 0;
         self.index.clear();
         let (slots, hasher) = (&self.slots, &self.hasher);
@@ -285,8 +346,8 @@ impl NameTable {
     }
 }
 
-fn hash_of(slots: &[Slot], hasher: &DefaultHashBuilder, at: u32) -> u64 {
-    slots[at as usize].entry.as_ref().map_or(0, |entry| hasher.hash_one(&*entry.name))
+fn hash_of(slots: &[NameEntry], hasher: &DefaultHashBuilder, at: u32) -> u64 {
+    hasher.hash_one(&*slots[at as usize].name)
 }
 
 impl NameEntry {
@@ -295,19 +356,19 @@ impl NameEntry {
             name,
             ino: 0,
             node: AtomicU64::new(0),
+            layer: LayerIndex::UPPER,
+            kind: FileKind::Regular,
             visible: false,
             below: false,
             whiteout: None,
             closed: false,
-            layer: LayerIndex::UPPER,
-            kind: FileKind::Regular,
-            merged: Vec::new(),
+            erased: false,
         }
     }
 
     /// Whether it is not there in any layer, nor as a whiteout.
     fn is_gone(&self) -> bool {
-        !self.visible && !self.below && self.whiteout.is_none()
+        self.erased || (!self.visible && !self.below && self.whiteout.is_none())
     }
 }
 
@@ -335,6 +396,11 @@ mod tests {
     use FileKind::{Directory, Regular};
 
     #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<NameEntry>(), 40);
+    }
+
+    #[test]
     fn layers_merge_top_down() {
         let mut table = NameTable::default();
         table.merge_lower(LayerIndex(1), listing(&[("d", Directory), ("f", Regular)], &["w"]));
@@ -345,7 +411,7 @@ mod tests {
         table.finish();
         let d = table.visible(OsStr::new("d")).unwrap();
         assert_eq!((d.layer, d.below), (LayerIndex::UPPER, true));
-        assert_eq!(d.merged, [LayerIndex(1), LayerIndex(2)]);
+        assert_eq!(table.merged(OsStr::new("d")), [LayerIndex(1), LayerIndex(2)]);
         assert!(table.visible(OsStr::new("f")).unwrap().below);
         for absent in ["w", "x", "y", "z"] {
             assert!(table.visible(OsStr::new(absent)).is_none(), "{absent}");

@@ -4,9 +4,11 @@
 //! for objects with several names, by the inode behind it.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 
 use super::node::{NameRef, Node, NodeId};
@@ -29,7 +31,8 @@ pub(super) struct NodeTable {
 }
 
 struct Inner {
-    nodes: HashMap<NodeId, Arc<Node>>,
+    nodes: HashTable<Arc<Node>>,
+    hasher: DefaultHashBuilder,
     by_key: HashMap<Key, NodeId>,
     next_own_id: u64,
 }
@@ -37,13 +40,18 @@ struct Inner {
 impl NodeTable {
     /// A table that holds the root, for ever.
     pub fn new(root: Arc<Node>) -> Self {
-        let nodes = HashMap::from([(root.id, root)]);
-        let inner = Inner { nodes, by_key: HashMap::new(), next_own_id: FIRST_OWN_ID };
+        let mut inner = Inner {
+            nodes: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            by_key: HashMap::new(),
+            next_own_id: FIRST_OWN_ID,
+        };
+        inner.insert(root);
         Self { inner: Mutex::new(inner) }
     }
 
     pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
-        self.inner.lock().nodes.get(&id).cloned()
+        self.inner.lock().get(id).cloned()
     }
 
     pub fn len(&self) -> usize {
@@ -57,7 +65,8 @@ impl NodeTable {
     }
 
     /// The node for a name, with one more reference: the one that is known by the name or by `keys`, else
-    /// a new one. It is entered under its keys if it is `linked`: if it can have other names. `make` gets the new node's id, which is `number` where that is free.
+    /// a new one. It is entered under its keys if it is `linked`: if it can have other names. `make` gets the new
+    /// node's id, which is `number` where that is free, and the name for it.
     pub fn intern(
         &self,
         slot: &AtomicU64,
@@ -65,27 +74,29 @@ impl NodeTable {
         keys: &[Key],
         linked: bool,
         number: u64,
-        make: impl FnOnce(NodeId) -> Node,
+        make: impl FnOnce(NodeId, NameRef) -> Node,
     ) -> Arc<Node> {
         let mut inner = self.inner.lock();
         if let Some(node) = inner.named(slot, &name) {
             return node;
         }
         let known = keys.iter().find_map(|key| inner.by_key.get(key)).copied();
-        let node = match known.and_then(|id| inner.nodes.get(&id).cloned()) {
-            Some(node) => node,
+        let node = match known.and_then(|id| inner.get(id).cloned()) {
+            Some(node) => {
+                node.add_name(name);
+                node
+            }
             None => {
-                let node = Arc::new(make(inner.free_id(number)));
-                inner.nodes.insert(node.id, node.clone());
+                let node = Arc::new(make(inner.free_id(number), name));
+                inner.insert(node.clone());
                 node
             }
         };
         if linked {
             inner.register(&node, keys);
         }
-        node.lookups.fetch_add(1, Ordering::Relaxed);
+        node.lookups.add_one();
         slot.store(node.id.0, Ordering::Relaxed);
-        node.add_name(name);
         node
     }
 
@@ -98,18 +109,13 @@ impl NodeTable {
     /// kept included.
     pub fn forget(&self, id: NodeId, count: u64) -> Vec<Arc<Node>> {
         let mut inner = self.inner.lock();
-        let Some(node) = inner.nodes.get(&id).cloned() else { return Vec::new() };
-        let held = node.lookups.load(Ordering::Relaxed);
-        node.lookups.store(held.saturating_sub(count), Ordering::Relaxed);
+        let Some(node) = inner.get(id).cloned() else { return Vec::new() };
+        node.lookups.give_back(count);
         let mut gone = Vec::new();
         let mut unsure = vec![node];
         while let Some(node) = unsure.pop() {
             if inner.remove_unused(&node) {
-                let names = std::mem::take(&mut node.state.lock().names);
-                for name in names {
-                    name.parent.children.fetch_sub(1, Ordering::Relaxed);
-                    unsure.push(name.parent);
-                }
+                unsure.extend(node.take_names().into_iter().map(|name| name.parent));
                 gone.push(node);
             }
         }
@@ -122,20 +128,36 @@ impl Drop for NodeTable {
     /// Takes the tree apart before the nodes go: a child holds its parent, and to drop a chain of them one
     /// inside the other would need as much stack as the tree is deep.
     fn drop(&mut self) {
-        for node in self.inner.get_mut().nodes.values() {
-            node.state.lock().names = Vec::new();
+        for node in &self.inner.get_mut().nodes {
+            node.take_names();
         }
     }
 }
 
 impl Inner {
+    fn get(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.find(self.hasher.hash_one(id), |node| node.id == id)
+    }
+
+    /// Adds a node whose id is free.
+    fn insert(&mut self, node: Arc<Node>) {
+        let hasher = &self.hasher;
+        self.nodes.insert_unique(hasher.hash_one(node.id), node, |node| hasher.hash_one(node.id));
+    }
+
+    /// Takes a node out; false if it is not there.
+    fn remove(&mut self, id: NodeId) -> bool {
+        let found = self.nodes.find_entry(self.hasher.hash_one(id), |node| node.id == id);
+        found.map(|entry| entry.remove()).is_ok()
+    }
+
     fn named(&self, slot: &AtomicU64, name: &NameRef) -> Option<Arc<Node>> {
         let id = slot.load(Ordering::Relaxed);
-        let node = self.nodes.get(&NodeId(id)).filter(|_| id != 0)?;
+        let node = self.get(NodeId(id)).filter(|_| id != 0)?;
         if !node.has_name(&name.parent, &name.name) {
             return None;
         }
-        node.lookups.fetch_add(1, Ordering::Relaxed);
+        node.lookups.add_one();
         Some(node.clone())
     }
 
@@ -150,7 +172,7 @@ impl Inner {
     fn free_id(&mut self, number: u64) -> NodeId {
         let wanted = NodeId(number);
         let usable = number > NodeId::ROOT.0 && number < FIRST_OWN_ID;
-        if usable && !self.nodes.contains_key(&wanted) {
+        if usable && self.get(wanted).is_none() {
             return wanted;
         }
         self.next_own_id += 1;
@@ -162,19 +184,18 @@ impl Inner {
         const SMALL: usize = 4096;
         let wanted = (2 * self.nodes.len()).max(SMALL);
         if self.nodes.capacity() > 4 * wanted {
-            self.nodes.shrink_to(wanted);
+            let hasher = &self.hasher;
+            self.nodes.shrink_to(wanted, |node| hasher.hash_one(node.id));
             self.by_key.shrink_to(wanted.min(2 * self.by_key.len()));
         }
     }
 
     fn remove_unused(&mut self, node: &Arc<Node>) -> bool {
-        let used = node.is_root()
-            || node.lookups.load(Ordering::Relaxed) > 0
-            || node.children.load(Ordering::Relaxed) > 0;
-        if used || self.nodes.remove(&node.id).is_none() {
+        let used = node.is_root() || !node.lookups.is_zero() || node.has_children();
+        if used || !self.remove(node.id) {
             return false;
         }
-        for key in std::mem::take(&mut node.state.lock().keys) {
+        for key in node.take_keys() {
             if self.by_key.get(&key) == Some(&node.id) {
                 self.by_key.remove(&key);
             }

@@ -11,7 +11,8 @@ use parking_lot::RwLock;
 use super::directory::Directory;
 use super::figures::Done;
 use super::inode_number::InodeNumbers;
-use super::node::{Node, NodeId, Place};
+use super::node::{Node, NodeId};
+use super::node_state::Place;
 use super::node_table::NodeTable;
 use super::pins::Pins;
 use super::{Caller, Ids, Overlay};
@@ -134,7 +135,7 @@ impl Overlay {
             },
             rename_lock: RwLock::new(()),
             pins: Pins::default(),
-            most_nodes: AtomicUsize::new(0),
+            forgotten: AtomicUsize::new(0),
             done: Done::default(),
         })
     }

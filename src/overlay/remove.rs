@@ -128,7 +128,7 @@ impl Overlay {
         name: &OsStr,
         object: &Object,
     ) -> Result<()> {
-        let indexed = matches!(node.state.lock().place, super::node::Place::Indexed(_));
+        let indexed = matches!(node.state.lock().place, super::node_state::Place::Indexed(_));
         if node.leave(parent, name) || indexed { Ok(()) } else { self.pin(node, object) }
     }
 

@@ -228,7 +228,7 @@ impl Overlay {
         let mut path = Vec::new();
         let mut at = node.clone();
         while !at.is_root() {
-            let name = at.state.lock().names.first().cloned().ok_or(Errno::NOENT)?;
+            let name = at.first_name().ok_or(Errno::NOENT)?;
             let redirect = match at.is_upper() {
                 true => DirMarks::read(&self.upper_object(&at)?)?.redirect,
                 false => None,
@@ -336,7 +336,8 @@ impl Overlay {
             self.make_way(upper, to, target, &arriving, locked.to())?;
         }
         self.prepare_arrival(upper, source, &arriving, locked.to(), &to_dir).inspect_err(unpin)?;
-        let mut replaced = target.and_then(|target| target.dir.as_ref()).map(|dir| dir.write());
+        let mut replaced =
+            target.and_then(|target| target.dir.as_ref()).map(|dir| dir.contents.write());
         {
             // No path is resolved between the rename on disk and that in memory.
             let _names = source.kind.is_dir().then(|| self.rename_lock.write());

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::locate::Located;
-use super::node::{Node, NodeId, Place, Unsynced};
+use super::node::{Node, NodeId};
+use super::node_state::{Place, Unsynced};
 use super::{Overlay, Result};
 use crate::layer::Upper;
 use crate::sys::{FileKind, data, open};

@@ -12,6 +12,7 @@ pub mod inode_flags;
 pub mod mapping;
 pub mod mount;
 pub mod mountinfo;
+pub mod name;
 pub mod object;
 pub mod open;
 pub mod process;
@@ -19,6 +20,7 @@ pub mod stat;
 pub mod write_order;
 pub mod xattr;
 
+pub use name::Name;
 pub use object::Object;
 pub use rustix::io::Errno;
 pub use stat::{FileKind, Stat, Time};

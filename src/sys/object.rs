@@ -1,6 +1,6 @@
 //! One object of a filesystem and its attributes, whether or not it can be opened.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::stat::{FileKind, Stat, Time, stat_at, stat_fd};
-use super::{Errno, Result, open};
+use super::{Errno, Name, Result, open};
 
 /// An object, named by an open directory and a name in it, or by a descriptor of its own (which may be
 /// `O_PATH`). All operations act on the object itself and never follow a symbolic link.
 #[derive(Clone, Debug)]
 pub enum Object {
     /// The object called so in this directory.
-    Child(Arc<OwnedFd>, Arc<OsStr>),
+    Child(Arc<OwnedFd>, Name),
     /// The object that the descriptor refers to.
     Own(Arc<OwnedFd>),
 }
@@ -136,6 +136,7 @@ fn timespec(time: Option<NewTime>) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
 
     #[test]
     fn only_files_and_directories_are_opened() {

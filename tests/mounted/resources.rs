@@ -44,7 +44,7 @@ fn stat_all(root: &Path, directories: std::ops::Range<u32>) {
 fn memory(union: &Union) -> u64 {
     let status = format!("/proc/{}/status", union.live().pid().as_raw_nonzero());
     let status = fs::read_to_string(status).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -114,6 +114,10 @@ fn few_descriptors_are_enough_for_a_hundred_thousand_files() {
     assert_eq!(text(union.path("d999/3")), "x");
 }
 
+/// Bytes of memory for each known file, its name in its directory included. A release build with a million files needs
+/// 180.
+const MOST_FOR_A_FILE: u64 = 256;
+
 #[test]
 fn memory_and_descriptors_of_forgotten_files_are_given_back() {
     needs_root!();
@@ -129,9 +133,11 @@ fn memory_and_descriptors_of_forgotten_files_are_given_back() {
         let open = descriptors(&union);
         assert!(open < 50, "{open} descriptors stay open");
     }
-    // What stays lies in pieces between what is in use, more of it with every thread.
     let stays = format!("of {known:?} KiB stay {forgotten:?} KiB");
-    assert!(forgotten[3] < known[0] / 2, "{stays}");
+    let most = known.into_iter().max().unwrap();
+    assert!(most * 1024 / (300 * 100) < MOST_FOR_A_FILE, "{stays}");
+    // Every thread keeps a few free pieces of each size, which lie in a page each.
+    assert!(forgotten[3] < forgotten[0] + most / 2, "{stays}");
     println!("{stays}");
 }
 
