@@ -79,6 +79,11 @@ impl Descriptors {
         found
     }
 
+    /// Whether one is kept for `key`.
+    pub fn has(&self, key: Key) -> bool {
+        self.cache.lock().contains(&key)
+    }
+
     /// Keeps a descriptor for `key`, instead of any that was kept before.
     pub fn put(&self, key: Key, fd: OwnedFd, writable: bool) -> Arc<OwnedFd> {
         let fd = Arc::new(fd);

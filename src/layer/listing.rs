@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::stat_override::StatOverride;
 use super::whiteout::Form;
 use super::{Name, whiteout};
-use crate::sys::dir::{RawEntry, for_each};
+use crate::sys::dir::{RawEntry, for_rest};
 use crate::sys::name::Names;
-use crate::sys::{FileKind, Object, Result};
+use crate::sys::{FileKind, Object, Result, open};
 
 /// An entry of a directory in one layer.
 #[derive(Clone, Debug)]
@@ -41,11 +41,21 @@ impl Listing {
         xattr_whiteouts: bool,
         overriding: Option<StatOverride>,
     ) -> Result<Self> {
+        let reader = open::reopen_directory(dir.as_fd())?;
+        Self::read_from(&Arc::new(reader), xattr_whiteouts, overriding)
+    }
+
+    /// The same of a directory that is open for reading, from its beginning on, and that nobody else reads.
+    pub fn read_from(
+        dir: &Arc<OwnedFd>,
+        xattr_whiteouts: bool,
+        overriding: Option<StatOverride>,
+    ) -> Result<Self> {
         let mut listing = Self::default();
         let mut dotted = false;
         let mut names = Names::default();
         let mut found = Vec::new();
-        for_each(dir.as_fd(), |entry| {
+        for_rest(dir.as_fd(), |entry| {
             match (Classifier { dir, xattr_whiteouts, overriding }).classify(entry)? {
                 Class::Entry(kind) => {
                     names.push(entry.name);

@@ -196,6 +196,24 @@ impl Lowers {
         if let Some(cached) = self.descriptors.get(Key::LowerDir(dir.serial)) {
             return Ok(cached.fd);
         }
+        let fd = self.descriptors.with_room(|| self.open_dir(layer, dir, false))?;
+        Ok(self.descriptors.put(Key::LowerDir(dir.serial), fd, false))
+    }
+
+    /// A descriptor for reading what is in `dir`, which nobody else reads from.
+    fn reader(&self, dir: &LowerDir) -> Result<Arc<OwnedFd>> {
+        let Layer::Dir(layer) = self.layer(dir.layer);
+        let key = Key::LowerDir(dir.serial);
+        if dir.parent.is_none() || layer.covered.is_some() || self.descriptors.has(key) {
+            return open::reopen_directory(self.dir_fd(dir)?.as_fd()).map(Arc::new);
+        }
+        // Kept too: what is in the directory is asked for next. Others only find names from it.
+        let fd = self.descriptors.with_room(|| self.open_dir(layer, dir, true))?;
+        Ok(self.descriptors.put(key, fd, false))
+    }
+
+    /// Opens a directory below the root, from the nearest directory above that is open.
+    fn open_dir(&self, layer: &DirLayer, dir: &LowerDir, for_reading: bool) -> Result<OwnedFd> {
         let mut names = Vec::new();
         let mut base = layer.root.clone();
         let mut at = dir;
@@ -208,10 +226,10 @@ impl Lowers {
             at = parent;
         }
         let names = names.iter().rev().map(|name| &***name);
-        let fd = self
-            .descriptors
-            .with_room(|| open::descend(base.as_fd(), names.clone(), layer.private))?;
-        Ok(self.descriptors.put(Key::LowerDir(dir.serial), fd, false))
+        match for_reading {
+            true => open::descend_for_reading(base.as_fd(), names, layer.private),
+            false => open::descend(base.as_fd(), names, layer.private),
+        }
     }
 
     fn object(&self, place: &LowerPlace) -> Result<Object> {
@@ -220,6 +238,18 @@ impl Lowers {
             LowerPlace::Child(dir, name) => Object::Child(self.dir_fd(dir)?, name.clone()),
             LowerPlace::Held(_, _, fd) => Object::Own(fd.clone()),
         })
+    }
+
+    /// The object, a directory too by its name where that needs no descriptor: most are only looked at. Where
+    /// other filesystems may be mounted in the layer, a name does not say on which side of a mount an object is.
+    fn object_by_name(&self, layer: &DirLayer, place: &LowerPlace) -> Result<Object> {
+        match place {
+            LowerPlace::Dir(dir) if layer.private && layer.covered.is_none() => match &dir.parent {
+                Some((parent, name)) => Ok(Object::Child(self.dir_fd(parent)?, name.clone())),
+                None => self.object(place),
+            },
+            _ => self.object(place),
+        }
     }
 
     /// The place of the very object that is at `place` now.
@@ -233,9 +263,12 @@ impl Lowers {
     /// The attributes of an object.
     pub fn stat(&self, place: &LowerPlace) -> Result<Stat> {
         let read = || {
-            let object = self.object(place)?;
-            let stat = object.stat()?;
             let Layer::Dir(layer) = self.layer(place.layer());
+            let object = self.object_by_name(layer, place)?;
+            let stat = object.stat()?;
+            if matches!(place, LowerPlace::Dir(_)) && !stat.kind().is_dir() {
+                return Err(Errno::NOTDIR);
+            }
             match layer.overriding {
                 Some(form) => form.apply(&object, stat),
                 None => Ok(stat),
@@ -321,10 +354,10 @@ impl Lowers {
     pub fn list(&self, dir: &Arc<LowerDir>) -> Result<(DirMarks, Listing)> {
         let Layer::Dir(layer) = self.layer(dir.layer);
         let read = || {
-            let fd = self.dir_fd(dir)?;
-            let marks = DirMarks::read(&Object::Own(fd.clone()))?;
+            let reader = self.reader(dir)?;
+            let marks = DirMarks::read(&Object::Own(reader.clone()))?;
             let by_xattr = marks.opaque == Opaque::XattrWhiteouts;
-            let listing = Listing::read(&fd, by_xattr, layer.overriding)?;
+            let listing = Listing::read_from(&reader, by_xattr, layer.overriding)?;
             Ok((marks, listing))
         };
         read().inspect_err(|error| {

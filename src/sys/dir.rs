@@ -1,7 +1,7 @@
 //! Reading the entries of a directory.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, RawDir};
@@ -23,11 +23,15 @@ pub struct RawEntry<'a> {
 }
 
 /// Calls `each` with every entry of the directory `dir` (which may be an `O_PATH` reference).
-pub fn for_each(
-    dir: BorrowedFd<'_>,
+pub fn for_each(dir: BorrowedFd<'_>, each: impl FnMut(RawEntry<'_>) -> Result<()>) -> Result<()> {
+    for_rest(open::reopen_directory(dir)?.as_fd(), each)
+}
+
+/// Calls `each` with every entry that has not been read yet from `reader`, a directory that is open for reading.
+pub fn for_rest(
+    reader: BorrowedFd<'_>,
     mut each: impl FnMut(RawEntry<'_>) -> Result<()>,
 ) -> Result<()> {
-    let reader = open::reopen_directory(dir)?;
     let mut buffer = Vec::with_capacity(BUFFER);
     let mut entries = RawDir::new(reader, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {

@@ -59,11 +59,30 @@ pub fn descend<'a>(
     names: impl IntoIterator<Item = &'a OsStr>,
     cross_mounts: bool,
 ) -> Result<OwnedFd> {
+    descend_as(base, names, cross_mounts, OFlags::PATH)
+}
+
+/// The same, with the directory opened for reading its entries too.
+pub fn descend_for_reading<'a>(
+    base: BorrowedFd<'_>,
+    names: impl IntoIterator<Item = &'a OsStr>,
+    cross_mounts: bool,
+) -> Result<OwnedFd> {
+    descend_as(base, names, cross_mounts, OFlags::RDONLY)
+}
+
+fn descend_as<'a>(
+    base: BorrowedFd<'_>,
+    names: impl IntoIterator<Item = &'a OsStr>,
+    cross_mounts: bool,
+    access: OFlags,
+) -> Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     let mut path: Vec<u8> = Vec::new();
     for name in names {
         if !path.is_empty() && path.len() + 1 + name.len() > LONGEST_PATH {
-            at = Some(step(at.as_ref().map_or(base, AsFd::as_fd), &path, cross_mounts)?);
+            let from = at.as_ref().map_or(base, AsFd::as_fd);
+            at = Some(step(from, &path, cross_mounts, OFlags::PATH)?);
             path.clear();
         }
         if !path.is_empty() {
@@ -74,11 +93,11 @@ pub fn descend<'a>(
     if path.is_empty() {
         path.push(b'.');
     }
-    step(at.as_ref().map_or(base, AsFd::as_fd), &path, cross_mounts)
+    step(at.as_ref().map_or(base, AsFd::as_fd), &path, cross_mounts, access)
 }
 
-fn step(base: BorrowedFd<'_>, path: &[u8], cross_mounts: bool) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+fn step(base: BorrowedFd<'_>, path: &[u8], cross_mounts: bool, access: OFlags) -> Result<OwnedFd> {
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     if !cross_mounts {

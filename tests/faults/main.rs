@@ -16,6 +16,7 @@ mod syscalls;
 #[path = "../mounted/support/tree.rs"]
 mod tree;
 
+mod costs;
 mod exchanged;
 mod ground;
 mod layers;

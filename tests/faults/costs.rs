@@ -1,0 +1,96 @@
+//! How many system calls what is asked for most costs, which docs/performance.md says too.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use plyfs::overlay::{Config, Entry, Flow, NodeId, Overlay};
+
+use crate::syscalls::{Answer, watch};
+use crate::tree;
+
+const ROOT: NodeId = NodeId::ROOT;
+
+/// What it costs to learn what one directory of one layer has.
+const LIST: &str = "openat2 listxattr getdents64 getdents64";
+
+/// A union of so many layers, each with the directory `dir` with the same three files, and with `sub` in it.
+fn union(layers: usize, dir: &tempfile::TempDir) -> Overlay {
+    let lower: Vec<PathBuf> = (0..layers).map(|n| dir.path().join(n.to_string())).collect();
+    for layer in &lower {
+        std::fs::create_dir(layer).unwrap();
+        tree::make(layer, "f dir/a text=text\nf dir/b\nf dir/c\nf dir/sub/below");
+    }
+    Overlay::open(&Config { lower, ..Config::default() }).unwrap()
+}
+
+/// The system calls that `work` makes, and its result.
+fn calls<T: Send>(work: impl FnOnce() -> T + Send) -> (String, T) {
+    let mut calls = Vec::new();
+    let result = watch(
+        |call| {
+            calls.push(call.name);
+            Answer::Go
+        },
+        work,
+    );
+    (calls.join(" "), result)
+}
+
+fn lookup(overlay: &Overlay, parent: NodeId, name: &str) -> (String, Option<Entry>) {
+    calls(|| overlay.lookup(parent, OsStr::new(name)).unwrap())
+}
+
+fn read_dir_plus(overlay: &Overlay, id: NodeId) -> (String, usize) {
+    calls(|| {
+        let mut entries = 0;
+        let emit = |_: plyfs::overlay::DirEntry<'_>, _: Option<&Entry>| {
+            entries += 1;
+            Flow::Continue
+        };
+        overlay.read_dir_plus(id, 0, emit).unwrap();
+        entries
+    })
+}
+
+fn times(count: usize, calls: &str) -> String {
+    vec![calls; count].join(" ")
+}
+
+#[test]
+fn looking_at_files_costs_what_is_documented() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for layers in [1, 10] {
+        let scratch = tempfile::tempdir().unwrap();
+        let overlay = union(layers, &scratch);
+        // What is in the root of the layers, which are open.
+        overlay.lookup(ROOT, OsStr::new("absent")).unwrap();
+
+        let (cost, dir) = lookup(&overlay, ROOT, "dir");
+        assert_eq!(cost, "newfstatat", "a directory");
+        let dir = dir.unwrap().node;
+        let (cost, absent) = lookup(&overlay, dir, "absent");
+        assert_eq!((cost, absent), (times(layers, LIST), None), "the first name in a directory");
+        let (cost, absent) = lookup(&overlay, dir, "absent");
+        assert_eq!((cost.as_str(), absent), ("", None), "an absent name");
+        let (cost, file) = lookup(&overlay, dir, "a");
+        assert_eq!(cost, "newfstatat", "a name");
+        let file = file.unwrap().node;
+        assert_eq!(lookup(&overlay, dir, "a").0, "newfstatat", "a name again");
+        assert_eq!(calls(|| overlay.attr(file).unwrap()).0, "newfstatat", "attributes");
+
+        let (cost, entries) = read_dir_plus(&overlay, dir);
+        assert_eq!((cost, entries), (times(4, "newfstatat"), 6), "each entry with its attributes");
+        let (cost, _) = calls(|| overlay.read_dir(dir, 0, |_| Flow::Continue).unwrap());
+        assert_eq!(cost, "", "the names of a directory whose files are known");
+        let sub = lookup(&overlay, dir, "sub").1.unwrap().node;
+        let (cost, entries) = read_dir_plus(&overlay, sub);
+        let expected = format!("{} newfstatat", times(layers, LIST));
+        assert_eq!((cost, entries), (expected, 3), "a directory with one file, never seen");
+
+        overlay.read(file, 0, &mut [0; 4]).unwrap();
+        let (cost, read) = calls(|| overlay.read(file, 0, &mut [0; 4]).unwrap());
+        assert_eq!((cost.as_str(), read), ("pread64", 4), "reading a file that is open");
+    }
+}
