@@ -28,7 +28,9 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::overlay::{Allocate, Flow, NodeId, Overlay, RenameFlags, SeekTo, SetAttr};
+use crate::overlay::{
+    Allocate, Flow, NodeId, Overlay, RenameFlags, SHORTEST_VIEW, SeekTo, SetAttr,
+};
 use crate::sys::{Errno, Result};
 use convert::{caller, errno, kind, new_time, node};
 use lost_writes::LostWrites;
@@ -101,14 +103,17 @@ fn release_read_buffer() {
 
 impl Adapter {
     /// Offers `overlay` as `policy` says.
-    pub fn new(overlay: Overlay, policy: Policy) -> Self {
+    pub fn new(mut overlay: Overlay, policy: Policy) -> Self {
         let notifier = Arc::default();
+        let readers = Readers::new(policy.threads);
+        let delayed = readers.clone();
+        overlay.tell_delays(move || delayed.expect_delay());
         Self {
             overlay: Arc::new(overlay),
             statistics: Arc::new(Statistics::new()),
             lost_writes: LostWrites::new(Arc::clone(&notifier)),
             notifier,
-            readers: Readers::new(policy.threads),
+            readers,
             policy,
             agreed: Agreed::default(),
             passthrough: policy.passthrough.then(Passthrough::default),
@@ -411,8 +416,15 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let _served = self.begin(Message::Read);
+        let size = size as usize;
+        if size >= SHORTEST_VIEW {
+            match self.overlay.view(node(ino), offset, size) {
+                Ok(Some(view)) => return reply.data(&view),
+                Ok(None) => {}
+                Err(error) => return reply.error(errno(error)),
+            }
+        }
         READ_BUFFER.with_borrow_mut(|buffer| {
-            let size = size as usize;
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }

@@ -32,6 +32,8 @@ pub struct Cached {
     pub fd: Arc<OwnedFd>,
     /// Whether it was opened for writing too.
     pub writable: bool,
+    /// The size of a lower file in bytes, which never changes.
+    pub size: Option<u64>,
 }
 
 /// The cache: the least recently used descriptor makes room for a new one.
@@ -87,17 +89,17 @@ impl Descriptors {
     /// Keeps a descriptor for `key`, instead of any that was kept before.
     pub fn put(&self, key: Key, fd: OwnedFd, writable: bool) -> Arc<OwnedFd> {
         let fd = Arc::new(fd);
-        self.put_shared(key, fd.clone(), writable);
+        self.put_shared(key, Cached { fd: fd.clone(), writable, size: None });
         fd
     }
 
     /// The same for a descriptor that is in use already.
-    pub fn put_shared(&self, key: Key, fd: Arc<OwnedFd>, writable: bool) {
+    pub fn put_shared(&self, key: Key, cached: Cached) {
         // The evicted descriptor is closed after the lock is released: close(2) may block.
         let mut evicted = Vec::new();
         {
             let mut cache = self.cache.lock();
-            evicted.extend(cache.push(key, Cached { fd, writable }));
+            evicted.extend(cache.push(key, cached));
             while cache.len() > 1
                 && cache.len() + self.apart.load(Ordering::Relaxed) > self.capacity
             {

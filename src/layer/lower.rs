@@ -293,7 +293,12 @@ impl Lowers {
 
     /// Opens a regular file's data for reading.
     pub fn open(&self, place: &LowerPlace) -> Result<OwnedFd> {
-        let file = self.object(place).and_then(|object| object.open(OFlags::RDONLY));
+        Ok(self.open_sized(place)?.0)
+    }
+
+    /// The same, and its size in bytes.
+    pub fn open_sized(&self, place: &LowerPlace) -> Result<(OwnedFd, u64)> {
+        let file = self.object(place).and_then(|object| object.open_sized(OFlags::RDONLY));
         file.inspect_err(|error| self.report(place, "cannot open", *error))
     }
 

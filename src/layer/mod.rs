@@ -23,6 +23,7 @@ pub mod upper;
 pub mod volatile_mark;
 pub mod walk;
 pub mod whiteout;
+pub mod windows;
 pub mod workdir;
 pub mod xattr_names;
 

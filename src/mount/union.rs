@@ -23,7 +23,11 @@ const MAX_WRITE: u32 = 1024 * 1024;
 /// One line that names the option and layer and says what to do.
 pub(super) fn open(options: &Options, mountpoint: &Path) -> Result<Adapter, MountError> {
     let config = config(options, mountpoint);
-    let overlay = Overlay::open(&config).map_err(|error| MountError::Layers(error.to_string()))?;
+    let mut overlay =
+        Overlay::open(&config).map_err(|error| MountError::Layers(error.to_string()))?;
+    if options.timeout.is_some() {
+        overlay.expect_changes_below();
+    }
     Ok(Adapter::new(overlay, policy(options)))
 }
 

@@ -59,9 +59,9 @@ impl Overlay {
         if node.kind != FileKind::Regular {
             return Err(Errno::INVAL);
         }
-        let (file, from) = self.descriptors.with_room(|| self.open_data(&node, false))?;
-        let size = stat_fd(file.as_fd())?.size;
-        Ok(Backing { file, below: from == DataFrom::Below, size })
+        let opened = self.descriptors.with_room(|| self.open_data(&node, false))?;
+        let size = stat_fd(opened.fd.as_fd())?.size;
+        Ok(Backing { file: opened.fd, below: opened.from == DataFrom::Below, size })
     }
 
     /// Whether a layer lies on a filesystem that may itself be stacked on others: overlayfs, or a FUSE filesystem that

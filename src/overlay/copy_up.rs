@@ -233,6 +233,7 @@ impl Overlay {
         target: &OwnedFd,
         cut: Option<Cut>,
     ) -> Result<()> {
+        (self.delayed)();
         let keep = cut.map_or(u64::MAX, |cut| cut.size);
         data::copy(self.lowers.open(source)?.as_fd(), target.as_fd(), keep, upper.writing())
             .inspect_err(|error| self.report_copy(source, *error))

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
+use super::View;
 use super::copy_up::Wanted;
 use super::locate::Located;
 use super::node::{Node, NodeId};
 use super::{Caller, Overlay, Result};
-use crate::layer::descriptors::Key;
+use crate::layer::descriptors::{Cached, Key};
 use crate::layer::owner_rights;
 use crate::sys::{Errno, FileKind, Object, data};
 
@@ -57,28 +58,42 @@ pub(super) enum DataFrom {
     Below,
 }
 
+/// Data that has just been opened.
+pub(super) struct Opened {
+    pub fd: OwnedFd,
+    pub from: DataFrom,
+    /// Its size, if that never changes.
+    size: Option<u64>,
+}
+
 impl Overlay {
     /// The open data of a regular file; for writing, it must have been copied up.
     pub(super) fn data(&self, node: &Node, write: bool) -> Result<Arc<OwnedFd>> {
+        Ok(self.file(node, write)?.fd)
+    }
+
+    fn file(&self, node: &Node, write: bool) -> Result<Cached> {
         if node.kind != FileKind::Regular {
             return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
         let key = Key::Data(node.id.0);
         match self.descriptors.get(key) {
-            Some(cached) if cached.writable || !write => return Ok(cached.fd),
+            Some(cached) if cached.writable || !write => return Ok(cached),
             _ => {}
         }
-        let (fd, from) = self.descriptors.with_room(|| self.open_data(node, write))?;
-        let fd = self.descriptors.put(key, fd, write);
+        let Opened { fd, from, size } =
+            self.descriptors.with_room(|| self.open_data(node, write))?;
+        let file = Cached { fd: Arc::new(fd), writable: write, size };
+        self.descriptors.put_shared(key, file.clone());
         if from == DataFrom::Below && node.is_complete() {
             // The file was copied up, or got its data, while the former place was being opened.
             self.descriptors.remove(key);
-            return self.data(node, write);
+            return self.file(node, write);
         }
-        Ok(fd)
+        Ok(file)
     }
 
-    pub(super) fn open_data(&self, node: &Node, write: bool) -> Result<(OwnedFd, DataFrom)> {
+    pub(super) fn open_data(&self, node: &Node, write: bool) -> Result<Opened> {
         self.at(node, |located| {
             let below = match located {
                 Located::Upper(object) => match self.upper_data_source(node, &object)? {
@@ -87,19 +102,23 @@ impl Overlay {
                     Some(place) => place,
                     None => {
                         let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
-                        return Ok((self.open_upper(&object, flags)?, DataFrom::Upper));
+                        let fd = self.open_upper(&object, flags)?;
+                        return Ok(Opened { fd, from: DataFrom::Upper, size: None });
                     }
                 },
                 Located::Lower(_) if write => return Err(Errno::ROFS),
                 Located::Lower(place) => self.lower_data_place(node, &place)?,
             };
-            Ok((self.lowers.open(&below)?, DataFrom::Below))
+            let (fd, size) = self.lowers.open_sized(&below)?;
+            let size = (!self.lowers_change).then_some(size);
+            Ok(Opened { fd, from: DataFrom::Below, size })
         })
     }
 
     /// Keeps `file`, open for reading and writing, as the data of `node`.
     pub(super) fn keep_data(&self, node: &Node, file: Arc<OwnedFd>) {
-        self.descriptors.put_shared(Key::Data(node.id.0), file, true);
+        let cached = Cached { fd: file, writable: true, size: None };
+        self.descriptors.put_shared(Key::Data(node.id.0), cached);
     }
 
     /// Opens an upper object, also where its permissions keep its owner from it, which an ordinary user's daemon
@@ -117,9 +136,33 @@ impl Overlay {
     /// Reads at `offset`; returns the number of bytes, less than asked for only at the end of the file.
     pub fn read(&self, id: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let node = self.node(id)?;
-        let fd = self.data(&node, false)?;
-        data::read_at(fd.as_fd(), buffer, offset)
+        let file = self.file(&node, false)?;
+        // To ask for more than there is would take a second call, to see that there is no more.
+        let most = file.size.map_or(u64::MAX, |size| size.saturating_sub(offset));
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..most];
+        let cached = match data::read_cached(file.fd.as_fd(), buffer, offset) {
+            Err(Errno::AGAIN) => {
+                (self.delayed)();
+                0
+            }
+            // Who cannot tell has to be asked in the ordinary way.
+            result => result.unwrap_or(0),
+        };
+        data::read_at(file.fd.as_fd(), &mut buffer[cached..], offset + cached as u64)
+            .map(|more| cached + more)
             .inspect_err(|error| self.report_data(&node, *error))
+    }
+
+    /// What [`Overlay::read`] would read, where the page cache has it, if that is worth the while.
+    pub fn view(&self, id: NodeId, offset: u64, length: usize) -> Result<Option<View>> {
+        let node = self.node(id)?;
+        let file = self.file(&node, false)?;
+        let Some(left) = file.size.and_then(|size| size.checked_sub(offset)) else {
+            return Ok(None);
+        };
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(length);
+        Ok(self.windows.view(&file.fd, offset, length))
     }
 
     /// Logs that the data of a file cannot be read.

@@ -53,6 +53,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
+pub use crate::layer::windows::{SHORTEST_READ as SHORTEST_VIEW, View};
 pub use attr::{Attr, SetAttr};
 pub use backing::{Backing, Identity};
 pub use figures::Figures;
@@ -63,6 +64,7 @@ pub use open::{Config, OpenError, RedirectPolicy, UpperDirs};
 pub use read_dir::{DirEntry, Flow};
 pub use rename::RenameFlags;
 
+use crate::layer::windows::Windows;
 use crate::layer::{Descriptors, Lowers, Upper};
 use crate::sys::{Errno, Result, process};
 use figures::Done;
@@ -111,6 +113,11 @@ pub struct Overlay {
     upper: Option<Upper>,
     nodes: NodeTable,
     descriptors: Arc<Descriptors>,
+    windows: Windows,
+    /// Whether somebody changes files of lower layers meanwhile.
+    lowers_change: bool,
+    /// Called by whoever is about to do what takes long.
+    delayed: Box<dyn Fn() + Send + Sync>,
     numbers: InodeNumbers,
     ids: Ids,
     redirect: RedirectPolicy,
@@ -127,6 +134,17 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// Has `delayed` called, from now on, by every thread that is about to wait for a disk, as far as that is known.
+    pub fn tell_delays(&mut self, delayed: impl Fn() + Send + Sync + 'static) {
+        self.delayed = Box::new(delayed);
+    }
+
+    /// Says that somebody will change files of lower layers meanwhile: nothing is remembered of their size and
+    /// content then.
+    pub fn expect_changes_below(&mut self) {
+        self.lowers_change = true;
+    }
+
     /// The node `id`.
     ///
     /// # Errors

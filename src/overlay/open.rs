@@ -20,6 +20,7 @@ use crate::layer::lower::{Covered, DirLayer, Layer};
 use crate::layer::stat_override::StatOverride;
 use crate::layer::upper::UpperParts;
 use crate::layer::volatile_mark::{self, VolatileMark};
+use crate::layer::windows::Windows;
 use crate::layer::{Descriptors, LowerPlace, Lowers, Name, Upper, claim};
 use crate::sys::{Errno, FileKind, Object, file_handle, open, process, stat::stat_fd};
 
@@ -123,6 +124,9 @@ impl Overlay {
             lowers,
             upper,
             descriptors,
+            windows: Windows::default(),
+            lowers_change: false,
+            delayed: Box::new(|| ()),
             numbers,
             ids: config.ids.clone(),
             redirect: config.redirect,

@@ -8,6 +8,7 @@ pub mod data;
 pub mod dir;
 pub mod fault;
 pub mod file_handle;
+pub mod file_window;
 pub mod inode_flags;
 pub mod mapping;
 pub mod mount;

@@ -44,13 +44,20 @@ impl Object {
     /// `EIO` for anything else, which is looked at first: to open a FIFO can wait for ever, and to open a
     /// device can do anything.
     pub fn open(&self, flags: OFlags) -> Result<OwnedFd> {
+        Ok(self.open_sized(flags)?.0)
+    }
+
+    /// The same, and the size in bytes that it had then.
+    pub fn open_sized(&self, flags: OFlags) -> Result<(OwnedFd, u64)> {
         let pinned = self.pin()?;
-        match stat_fd(pinned.as_fd())?.kind() {
+        let stat = stat_fd(pinned.as_fd())?;
+        match stat.kind() {
             FileKind::Regular | FileKind::Directory => {}
             _ => return Err(Errno::IO),
         }
         let path = open::proc_path(pinned.as_fd());
-        rustix::fs::open(path.as_str(), flags | OFlags::CLOEXEC, Mode::empty())
+        let fd = rustix::fs::open(path.as_str(), flags | OFlags::CLOEXEC, Mode::empty())?;
+        Ok((fd, stat.size))
     }
 
     /// A descriptor that keeps the object alive and reachable after its last name is gone.

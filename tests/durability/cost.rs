@@ -114,6 +114,33 @@ fn syncs(overlay: &Facade, text: &str) -> String {
 }
 
 #[test]
+fn a_lower_file_is_read_to_its_end_by_one_call() {
+    crate::needs_root!();
+    let lower = Scratch::new();
+    tree::make(lower.path(), "f small text=text");
+    std::fs::write(lower.path().join("large"), vec![7; 1 << 20]).unwrap();
+    let config = Config { lower: vec![lower.path().to_owned()], ..Config::default() };
+    let overlay = Overlay::open(&config).unwrap();
+    for (name, length) in [("small", 4), ("large", 1 << 20)] {
+        let node = overlay.lookup(NodeId::ROOT, OsStr::new(name)).unwrap().unwrap().node;
+        // Into the page cache, which somebody else may have emptied.
+        let into_memory = || std::fs::read(lower.path().join(name)).unwrap();
+        let mut calls = Vec::new();
+        watch(
+            |call| {
+                if call.name.contains("read") && !call.name.starts_with("readlink") {
+                    calls.push(call.name);
+                }
+                into_memory();
+                Answer::Go
+            },
+            || assert_eq!(overlay.read(node, 0, &mut vec![0; 2 << 20]), Ok(length)),
+        );
+        assert_eq!(calls, ["preadv2"], "{name}");
+    }
+}
+
+#[test]
 fn a_file_is_opened_once_to_be_read() {
     crate::needs_root!();
     let scratch = Scratch::new();

@@ -482,3 +482,56 @@ fn polled_files_are_ready_and_the_log_stays_empty() {
     assert_eq!(watched[0].revents(), PollFlags::IN | PollFlags::OUT);
     assert_eq!(union.live().log(), "");
 }
+
+/// 9 MiB and a bit, with holes.
+fn write_large(path: &Path) -> Vec<u8> {
+    let file = File::create(path).unwrap();
+    let mut content = vec![0; (9 << 20) + 123];
+    for (start, end) in [(0, 3 << 20), ((5 << 20) + 4096, 6 << 20), (8 << 20, content.len())] {
+        for (at, byte) in content[start..end].iter_mut().enumerate() {
+            *byte = (at / 777) as u8;
+        }
+        file.write_all_at(&content[start..end], start as u64).unwrap();
+    }
+    content
+}
+
+#[test]
+fn a_large_lower_file_with_holes_reads_the_same_in_any_order() {
+    needs_root!();
+    let mut content = Vec::new();
+    let fill = |dir: &Path| content = write_large(&dir.join("large"));
+    let mut union = Union::new().lower_with(fill).mount();
+    assert!(fs::read(union.path("large")).unwrap() == content);
+    union.remount();
+    let file = File::open(union.path("large")).unwrap();
+    let step = 300_000;
+    for start in (0..content.len()).step_by(step).rev() {
+        let mut buffer = vec![0; step.min(content.len() - start)];
+        file.read_exact_at(&mut buffer, start as u64).unwrap();
+        assert!(buffer == content[start..][..buffer.len()], "{start}");
+    }
+    drop(file);
+    // What is written then shows, as everywhere.
+    append(union.path("large"), "end");
+    union.remount();
+    assert!(fs::read(union.path("large")).unwrap() == [&content[..], b"end"].concat());
+}
+
+#[test]
+fn a_large_lower_file_that_is_cut_while_it_is_read_harms_no_other() {
+    needs_root!();
+    let fill = |dir: &Path| drop(write_large(&dir.join("large")));
+    let union =
+        Union::new().unchecked_lowers().lower_with(fill).lower("f other text=other").mount();
+    let mut file = File::open(union.path("large")).unwrap();
+    file.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    File::options().write(true).open(union.lower(0, "large")).unwrap().set_len(5000).unwrap();
+    let mut rest = Vec::new();
+    match file.read_to_end(&mut rest) {
+        // What the kernel has read ahead, and zeros: it believes the size that it was told.
+        Ok(_) => {}
+        Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::IO)),
+    }
+    assert_eq!(text(union.path("other")), "other");
+}
