@@ -52,6 +52,8 @@ pub struct Policy {
     pub passthrough: bool,
     /// How long the kernel may answer from its caches; `None` for ever.
     pub timeout: Option<Duration>,
+    /// What the kernel does with data that was read.
+    pub pages: Pages,
     /// Whether ACLs are offered.
     pub acl: bool,
     /// Whether extended attributes are offered.
@@ -64,6 +66,27 @@ pub struct Policy {
     pub static_nlink: bool,
     /// The most threads that answer; `None` leaves it to [`Readers`].
     pub threads: Option<u32>,
+}
+
+/// What becomes of data that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// It stays in the page cache: only this mount changes files.
+    Kept,
+    /// It stays until the file is opened again, or has another time or size.
+    UntilOpened,
+    /// It does not stay: every read is a message.
+    None,
+}
+
+impl Pages {
+    fn of_opened(self) -> FopenFlags {
+        match self {
+            Self::Kept => FopenFlags::FOPEN_KEEP_CACHE,
+            Self::UntilOpened => FopenFlags::empty(),
+            Self::None => FopenFlags::FOPEN_DIRECT_IO,
+        }
+    }
 }
 
 /// As good as for ever, and small enough for every computation in the kernel.
@@ -360,11 +383,8 @@ impl Filesystem for Adapter {
             OpenAccMode::O_RDONLY => Ok(()),
             _ => self.overlay.prepare_write(self.node(ino)),
         };
-        match prepared {
-            Ok(()) if self.policy.timeout.is_some() => {
-                reply.opened(FileHandle(0), FopenFlags::empty());
-            }
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+        match prepared.and_then(|()| self.overlay.note_open(self.node(ino))) {
+            Ok(()) => reply.opened(FileHandle(0), self.policy.pages.of_opened()),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -385,7 +405,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         flags: OpenFlags,
         _: Option<LockOwner>,
@@ -396,6 +416,7 @@ impl Filesystem for Adapter {
         if let Some(files) = &self.passthrough {
             files.release(handle, flags, self.keeps_registrations());
         }
+        self.overlay.note_close(self.node(ino));
         reply.ok();
     }
 
@@ -604,7 +625,7 @@ impl Filesystem for Adapter {
                     return self.reply_created(files, caller(request), &entry, flags, reply);
                 }
                 let (ttl, shown) = self.shown(&entry);
-                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+                let flags = self.policy.pages.of_opened() | FopenFlags::FOPEN_NOFLUSH;
                 reply.created(&ttl, &shown, GENERATION, FileHandle(0), flags);
             }
             Err(error) => reply.error(errno(error)),

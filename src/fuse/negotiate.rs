@@ -2,8 +2,8 @@
 
 use fuser::{InitFlags, KernelConfig};
 
-use super::Policy;
 use super::passthrough::Unavailable;
+use super::{Pages, Policy};
 
 /// Wanted wherever the kernel has it. Not `FUSE_ASYNC_DIO`: when an asynchronous direct write ends, the kernel drops
 /// no cached pages, so that somebody who has read the file meanwhile would see its old content for ever.
@@ -56,8 +56,16 @@ pub(super) fn negotiate(
         wanted |= passthrough(stacked, config)?;
     }
     if policy.timeout.is_some() {
-        wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
-        wanted -= InitFlags::FUSE_EXPLICIT_INVAL_DATA | InitFlags::FUSE_CACHE_SYMLINKS;
+        wanted -= InitFlags::FUSE_CACHE_SYMLINKS;
+    }
+    match policy.pages {
+        Pages::Kept => {}
+        Pages::UntilOpened => {
+            wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
+            wanted -= InitFlags::FUSE_EXPLICIT_INVAL_DATA;
+        }
+        // Maps that are shared are kept in the page cache all the same, where the kernel has them (Linux 6.6).
+        Pages::None => wanted |= InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     }
     if policy.acl && policy.xattr {
         wanted |= InitFlags::FUSE_POSIX_ACL;

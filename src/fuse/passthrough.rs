@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::aliases::Aliases;
 use super::convert::errno;
-use super::{Adapter, GENERATION};
+use super::{Adapter, GENERATION, Pages};
 use crate::overlay::{Caller, Entry, Identity, NodeId, SetAttr};
 use crate::sys::{Errno, Result, backing};
 
@@ -261,7 +261,12 @@ impl Adapter {
         flags: i32,
         reply: ReplyOpen,
     ) {
-        match self.open_file(files, caller, ino, flags, |file| reply.open_backing(file)) {
+        let node = self.node(ino);
+        let opened = self.overlay.note_open(node).and_then(|()| {
+            self.open_file(files, caller, ino, flags, |file| reply.open_backing(file))
+                .inspect_err(|_| self.overlay.note_close(node))
+        });
+        match opened {
             Ok((handle, Way::Messages)) => reply.opened(handle, self.kept_pages(ino)),
             Ok((handle, Way::Direct(file))) => {
                 reply.opened_passthrough(handle, FopenFlags::empty(), &file.id);
@@ -413,7 +418,7 @@ impl Adapter {
     /// What the kernel is to do with the pages that it has of a file whose reads are messages. They are right: an
     /// open in the other way has dropped all that were there before it.
     fn kept_pages(&self, ino: INodeNo) -> FopenFlags {
-        match self.policy.timeout.is_none() && !self.changes_unseen(ino) {
+        match self.policy.pages == Pages::Kept && !self.changes_unseen(ino) {
             true => FopenFlags::FOPEN_KEEP_CACHE,
             false => FopenFlags::empty(),
         }

@@ -86,6 +86,14 @@ impl LowerDir {
         Arc::new(Self { layer: self.layer, serial, parent, descriptors: self.descriptors.clone() })
     }
 
+    /// Whether both are found under the same name in the same directory.
+    pub fn is_called_like(&self, other: &Self) -> bool {
+        match (&self.parent, &other.parent) {
+            (Some((dir, name)), Some((other, called))) => Arc::ptr_eq(dir, other) && name == called,
+            _ => false,
+        }
+    }
+
     /// The names that lead here from the layer's root.
     pub fn names(&self) -> Vec<Name> {
         let mut names = Vec::new();
@@ -275,6 +283,11 @@ impl Lowers {
             }
         };
         read().inspect_err(|error| self.report(place, "cannot read attributes of", *error))
+    }
+
+    /// How the directory itself is that is kept open for `dir`, whatever has its name now.
+    pub fn stat_open(&self, dir: &LowerDir) -> Result<Stat> {
+        Object::Own(self.dir_fd(dir)?).stat()
     }
 
     /// Space and limits of the filesystem of the top layer.

@@ -138,10 +138,10 @@ pub enum Io {
 /// `cache`: when the kernel may answer reads from its page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cache {
-    /// Until the file changes through the mount, or as `timeout` says.
+    /// As long as there is room; with `timeout` until the file is opened again or has changed.
     #[default]
     Auto,
-    /// Always.
+    /// As long as there is room, whatever `timeout` says.
     Always,
     /// Never: every read is a message.
     Never,

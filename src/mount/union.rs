@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::geteuid;
 
 use super::MountError;
-use super::options::{Allow, Io, Options, RedirectDir, XattrPermissions};
-use crate::fuse::{Adapter, Policy};
+use super::options::{Allow, Cache, Io, Options, RedirectDir, XattrPermissions};
+use crate::fuse::{Adapter, Pages, Policy};
 use crate::layer::stat_override::StatOverride;
 use crate::overlay::{Config, Ids, Overlay, RedirectPolicy, UpperDirs};
 
@@ -61,6 +61,7 @@ fn config(options: &Options, mountpoint: &Path) -> Config {
             squash_uid: options.squash_uid,
             squash_gid: options.squash_gid,
         },
+        changing: options.timeout.is_some(),
         ino32: options.ino32,
     }
 }
@@ -70,9 +71,15 @@ fn policy(options: &Options) -> Policy {
     // he asks: so the kernel must ask each time.
     let filtered = options.vfs.allow == Some(Allow::Root) && !geteuid().is_root();
     let timeout = if filtered { Some(Duration::ZERO) } else { options.timeout };
+    let pages = match (options.cache, timeout) {
+        (Cache::Never, _) => Pages::None,
+        (Cache::Auto, Some(_)) => Pages::UntilOpened,
+        (Cache::Auto, None) | (Cache::Always, _) => Pages::Kept,
+    };
     Policy {
-        zero_open: timeout.is_none() && options.io != Io::Plain,
+        zero_open: timeout.is_none() && pages == Pages::Kept && options.io != Io::Plain,
         passthrough: options.io == Io::Passthrough,
+        pages,
         timeout,
         acl: !options.no_acl,
         xattr: !options.no_xattrs,

@@ -113,7 +113,13 @@ impl Overlay {
     }
 
     pub(super) fn node_attr(&self, node: &Node) -> Result<Attr> {
-        let stat = self.at(node, |located| self.stat(&located))?;
+        let stat = self.at(node, |located| {
+            let stat = self.stat(&located)?;
+            if let Located::Lower(_) = located {
+                self.check_identity(node, &stat)?;
+            }
+            Ok(stat)
+        })?;
         Ok(self.shown(node, stat))
     }
 

@@ -187,6 +187,7 @@ impl Overlay {
         wanted: Wanted,
     ) -> Result<Copy<'u>> {
         let stat = self.lowers.stat(&place)?;
+        self.check_identity(node, &stat)?;
         if stat.kind() != node.kind {
             return Err(Errno::IO);
         }

@@ -130,6 +130,7 @@ impl Overlay {
         let upper = self.writable()?;
         let parent = self.node(parent)?;
         upper.check_name(name)?;
+        self.refresh(&parent)?;
         self.copy_up(&parent, Wanted::Attributes)?;
         let mut contents = self.contents_mut(&parent)?;
         let (whiteout, below) = contents.room_for(name)?;
@@ -332,6 +333,7 @@ impl Overlay {
         if node.kind.is_dir() {
             return Err(Errno::PERM);
         }
+        self.refresh(&parent)?;
         self.copy_up(&node, Wanted::Data)?;
         self.copy_up(&parent, Wanted::Attributes)?;
         let mut contents = self.contents_mut(&parent)?;

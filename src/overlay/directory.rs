@@ -13,6 +13,7 @@ use parking_lot::{
 };
 
 use super::Overlay;
+use super::changing::Seen;
 use super::create::Inherited;
 use super::name_table::NameTable;
 use super::node::Node;
@@ -102,15 +103,8 @@ impl Directory {
 
     /// A directory that was just made.
     pub fn empty() -> Self {
-        let contents = Contents {
-            stack: Arc::new([]),
-            names: NameTable::default(),
-            redirected: false,
-            impure: false,
-            inherited: None,
-            gone: false,
-        };
-        Self { candidates: Vec::new(), siblings: Arc::new([]), contents: Some(contents) }
+        let contents = Some(Contents::empty());
+        Self { candidates: Vec::new(), siblings: Arc::new([]), contents }
     }
 
     /// The number of lower directories that may be merged.
@@ -131,6 +125,32 @@ impl Directory {
     /// What has been read, if anything.
     pub fn contents(&mut self) -> Option<&mut Contents> {
         self.contents.as_mut()
+    }
+
+    /// What has been read, if anything.
+    pub fn as_read(&self) -> Option<&Contents> {
+        self.contents.as_ref()
+    }
+
+    /// What has been read; of an unread one that nothing is in it.
+    pub fn make_read(&mut self) -> &mut Contents {
+        self.contents.get_or_insert_with(Contents::empty)
+    }
+
+    /// The lower directory in one layer that may be merged.
+    pub fn candidate(&self, layer: LayerIndex) -> Option<&Arc<LowerDir>> {
+        self.candidates.iter().find(|dir| dir.layer == layer)
+    }
+
+    /// The topmost lower directory that may be merged.
+    pub fn top(&self) -> Option<&Arc<LowerDir>> {
+        self.candidates.first()
+    }
+
+    /// Takes the lower parts of `other` for its own, to be read from now on.
+    pub fn lead_to(&mut self, other: Self) {
+        self.candidates = other.candidates;
+        self.siblings = other.siblings;
     }
 
     /// Notes that the directory is opaque now.
@@ -187,12 +207,21 @@ impl Overlay {
             }
             Directory::unread(dir.candidates.clone(), dir.siblings.clone())
         };
-        let contents = self.read_contents(node, &unread)?;
-        dir.write().contents = Some(contents);
+        let (contents, seen) = self.read_contents(node, &unread)?;
+        let mut dir = dir.write();
+        dir.contents = Some(contents);
+        if let Some(changing) = &self.changing {
+            changing.note_read(node.id, seen);
+        }
         Ok(())
     }
 
-    fn read_contents(&self, node: &Node, dir: &Directory) -> Result<Contents> {
+    /// What is in a directory, and how its lower parts were just before they were read.
+    pub(super) fn read_contents(
+        &self,
+        node: &Node,
+        dir: &Directory,
+    ) -> Result<(Contents, Vec<Seen>)> {
         let upper = match node.is_upper() {
             true => Some(self.read_upper(node)?),
             false => None,
@@ -200,8 +229,10 @@ impl Overlay {
         let mut names = NameTable::default();
         let marks = upper.as_ref().map(|(marks, _)| marks);
         let budget = Search::budget();
-        let stack = self.walk(marks, dir, Search::new(&budget), |lower, listing| {
+        let mut all_seen = Vec::new();
+        let stack = self.walk(marks, dir, Search::new(&budget), |lower, seen, listing| {
             names.merge_lower(lower.layer, listing);
+            all_seen.extend(seen);
         })?;
         let impure = marks.is_some_and(|marks| marks.impure);
         let redirected = marks.is_some_and(|marks| marks.redirect.is_some());
@@ -209,14 +240,9 @@ impl Overlay {
             names.merge_upper(listing);
         }
         names.finish();
-        Ok(Contents {
-            stack: stack.into(),
-            names,
-            redirected,
-            impure,
-            inherited: None,
-            gone: false,
-        })
+        let stack = stack.into();
+        let contents = Contents { stack, names, redirected, impure, inherited: None, gone: false };
+        Ok((contents, all_seen))
     }
 
     fn read_upper(&self, node: &Node) -> Result<(DirMarks, Listing)> {
@@ -246,13 +272,13 @@ impl Overlay {
     }
 
     /// Goes down the lower layers of a directory: from its candidates, past those that are cut off by an
-    /// opaque mark, along redirects. Returns the stack; `visit` gets what each of its directories lists.
+    /// opaque mark, along redirects. Returns the stack; `visit` gets what each of its directories lists, and how it was before.
     fn walk(
         &self,
         upper: Option<&DirMarks>,
         dir: &Directory,
         search: Search<'_>,
-        mut visit: impl FnMut(&Arc<LowerDir>, Listing),
+        mut visit: impl FnMut(&Arc<LowerDir>, Option<Seen>, Listing),
     ) -> Result<Vec<Arc<LowerDir>>> {
         let mut stack = Vec::new();
         let mut pending: VecDeque<Arc<LowerDir>> = dir.candidates.iter().cloned().collect();
@@ -272,9 +298,10 @@ impl Overlay {
         }
         while let Some(lower) = pending.pop_front() {
             search.step()?;
+            let seen = self.seen(&lower)?;
             let (marks, listing) = self.lowers.list(&lower)?;
             let last = marks.opaque == Opaque::Yes || listing.opaque;
-            visit(&lower, listing);
+            visit(&lower, seen, listing);
             if let (false, Some(redirect)) = (last, &marks.redirect) {
                 pending = follow(redirect, lower.layer)?;
             }
@@ -325,11 +352,11 @@ impl Overlay {
     ) -> Result<Vec<Arc<LowerDir>>> {
         let roots = self.lowers.roots().iter().filter(|dir| dir.layer > below).cloned();
         let root = Directory::unread(roots.collect(), Arc::from([]));
-        let mut stack = self.walk(None, &root, search, |_, _| {})?;
+        let mut stack = self.walk(None, &root, search, |_, _, _| {})?;
         for name in names {
             let found = self.find_dirs(&stack, name, search)?;
             let dir = Directory::unread(found, stack.into());
-            stack = self.walk(None, &dir, search, |_, _| {})?;
+            stack = self.walk(None, &dir, search, |_, _, _| {})?;
         }
         Ok(stack)
     }
@@ -404,6 +431,17 @@ pub(super) fn directory(node: &Node) -> Result<&RwLock<Directory>> {
 }
 
 impl Contents {
+    fn empty() -> Self {
+        Self {
+            stack: Arc::new([]),
+            names: NameTable::default(),
+            redirected: false,
+            impure: false,
+            inherited: None,
+            gone: false,
+        }
+    }
+
     /// The lower directories in which the name whose entry this is exists as a directory, top first.
     pub fn lower_dirs_of(&self, entry: &super::name_table::NameEntry) -> Vec<Arc<LowerDir>> {
         let own = (!entry.layer.is_upper()).then_some(entry.layer);

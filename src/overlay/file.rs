@@ -107,7 +107,12 @@ impl Overlay {
                     }
                 },
                 Located::Lower(_) if write => return Err(Errno::ROFS),
-                Located::Lower(place) => self.lower_data_place(node, &place)?,
+                Located::Lower(place) => {
+                    if self.changing.is_some() {
+                        self.check_identity(node, &self.lowers.stat(&place)?)?;
+                    }
+                    self.lower_data_place(node, &place)?
+                }
             };
             let (fd, size) = self.lowers.open_sized(&below)?;
             let size = (!self.lowers_change).then_some(size);

@@ -35,6 +35,7 @@ impl Overlay {
             return Err(Errno::NAMETOOLONG);
         }
         let parent = self.node(parent)?;
+        self.refresh(&parent)?;
         let contents = self.contents(&parent)?;
         let Some(entry) = contents.names.visible(name) else { return Ok(None) };
         match self.enter(&parent, &contents, entry) {
@@ -57,6 +58,7 @@ impl Overlay {
             leaving: false,
         };
         if let Some(node) = self.nodes.acquire(&entry.node, &name) {
+            self.lead_to(&node, contents, entry);
             let attr = self.node_attr(&node).inspect_err(|_| self.forget(node.id, 1))?;
             return Ok((node, attr));
         }

@@ -22,6 +22,7 @@
 mod acl;
 mod attr;
 mod backing;
+mod changing;
 mod copy_attributes;
 mod copy_up;
 mod create;
@@ -67,6 +68,7 @@ pub use rename::RenameFlags;
 use crate::layer::windows::Windows;
 use crate::layer::{Descriptors, Lowers, Upper};
 use crate::sys::{Errno, Result, process};
+use changing::Changing;
 use figures::Done;
 use inode_number::InodeNumbers;
 use node::Node;
@@ -128,6 +130,8 @@ pub struct Overlay {
     own: Caller,
     rename_lock: RwLock<()>,
     pins: Pins,
+    /// What is known about lower layers, if others change them.
+    changing: Option<Changing>,
     /// Nodes, and names in directories, that have been forgotten since memory was last given back.
     forgotten: AtomicUsize,
     done: Done,
@@ -166,6 +170,9 @@ impl Overlay {
         for gone in self.nodes.forget(id, count) {
             gone.close(&self.descriptors);
             self.unpin(&gone);
+            if let Some(changing) = &self.changing {
+                changing.forget(gone.id);
+            }
             let names = Arc::into_inner(gone).map_or(0, Node::into_names);
             self.give_memory_back(1 + names);
         }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::node::NodeId;
 use crate::layer::listing::Listing;
 use crate::layer::whiteout::Form;
 use crate::layer::{LayerIndex, Name};
@@ -273,6 +274,47 @@ impl NameTable {
         }
     }
 
+    /// Takes what `new` says, which was read later. Cookies stay, and so do the nodes of names that lead to the same
+    /// object; returns the names that do not, with the nodes that they led to.
+    pub fn update(&mut self, mut new: Self) -> Vec<(Name, NodeId)> {
+        let mut lost = Vec::new();
+        for entry in self.slots.iter_mut().filter(|entry| !entry.erased) {
+            let same = new.visible(&entry.name).is_some_and(|found| entry.is_same_as(found));
+            let node = entry.node.get_mut();
+            if !same && *node != 0 {
+                lost.push((entry.name.clone(), NodeId(std::mem::take(node))));
+            }
+            let was_gone = usize::from(entry.is_gone());
+            if new.get(&entry.name).is_some() {
+                self.gone -= was_gone;
+                continue;
+            }
+            self.gone += 1 - was_gone;
+            entry.visible = false;
+            entry.below = false;
+            entry.whiteout = None;
+        }
+        self.visible = new.visible;
+        self.merged.clear();
+        let found = std::mem::take(&mut new.slots).into_iter().enumerate();
+        for (place, found) in found.filter(|(_, entry)| !entry.is_gone()) {
+            let at = self.find_or_push(found.name.clone());
+            if let Some(layers) = new.merged.remove(&new.cookies.of(place)) {
+                self.merged.insert(self.cookies.of(at), layers);
+            }
+            let entry = &mut self.slots[at];
+            let node = AtomicU64::new(*entry.node.get_mut());
+            *entry = NameEntry { node, name: entry.name.clone(), ..found };
+        }
+        lost
+    }
+
+    /// The nodes of the directories in it.
+    pub fn known_dirs(&self) -> impl Iterator<Item = NodeId> {
+        let dirs = self.slots.iter().filter(|entry| entry.kind.is_dir());
+        dirs.map(|entry| NodeId(entry.node.load(Ordering::Relaxed))).filter(|id| id.0 != 0)
+    }
+
     /// Ends the building: forgets names that are only remembered as deleted in lower layers.
     pub fn finish(&mut self) {
         for at in 0..self.slots.len() {
@@ -364,6 +406,12 @@ impl NameEntry {
             closed: false,
             erased: false,
         }
+    }
+
+    /// Whether both lead to the same object.
+    fn is_same_as(&self, other: &Self) -> bool {
+        let of_upper = self.layer.is_upper() || self.ino == other.ino;
+        of_upper && (self.layer, self.kind) == (other.layer, other.kind)
     }
 
     /// Whether it is not there in any layer, nor as a whiteout.

@@ -4,6 +4,7 @@
 //! for objects with several names, by the inode behind it.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,6 +106,18 @@ impl NodeTable {
         self.inner.lock().register(node, &[key]);
     }
 
+    /// Takes a name away from the node `id`, which it does not lead to any more, and with its last name the inodes
+    /// that it is found by. Returns the node if it had the name.
+    pub fn part(&self, id: NodeId, parent: &Node, name: &OsStr) -> Option<Arc<Node>> {
+        let mut inner = self.inner.lock();
+        let node = inner.get(id).filter(|node| node.has_name(parent, name))?.clone();
+        node.remove_name(parent, name);
+        if node.first_name().is_none() {
+            inner.unregister(&node);
+        }
+        Some(node)
+    }
+
     /// Gives `count` references back. Returns the nodes that are gone by that, ancestors that only they
     /// kept included.
     pub fn forget(&self, id: NodeId, count: u64) -> Vec<Arc<Node>> {
@@ -195,11 +208,15 @@ impl Inner {
         if used || !self.remove(node.id) {
             return false;
         }
+        self.unregister(node);
+        true
+    }
+
+    fn unregister(&mut self, node: &Node) {
         for key in node.take_keys() {
             if self.by_key.get(&key) == Some(&node.id) {
                 self.by_key.remove(&key);
             }
         }
-        true
     }
 }

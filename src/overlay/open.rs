@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicUsize;
 
 use parking_lot::RwLock;
 
+use super::changing::Changing;
 use super::directory::Directory;
 use super::figures::Done;
 use super::inode_number::InodeNumbers;
@@ -73,6 +74,8 @@ pub struct Config {
     pub store_attributes: Option<StatOverride>,
     /// The translation of owners.
     pub ids: Ids,
+    /// Whether others change lower layers while the union is in use.
+    pub changing: bool,
     /// Whether inode numbers are cut to 32 bits.
     pub ino32: bool,
 }
@@ -139,6 +142,7 @@ impl Overlay {
             },
             rename_lock: RwLock::new(()),
             pins: Pins::default(),
+            changing: config.changing.then(Changing::default),
             forgotten: AtomicUsize::new(0),
             done: Done::default(),
         })

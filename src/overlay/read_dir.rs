@@ -48,6 +48,7 @@ impl Overlay {
         if self.read_dots(&node, after, &mut emit) == Flow::Stop {
             return Ok(());
         }
+        self.refresh(&node)?;
         let contents = self.contents(&node)?;
         let mut filesystems = HashMap::new();
         for (cookie, entry) in contents.names.read(after) {
@@ -71,6 +72,7 @@ impl Overlay {
         if self.read_dots(&node, after, &mut |entry| emit(entry, None)) == Flow::Stop {
             return Ok(());
         }
+        self.refresh(&node)?;
         let contents = self.contents(&node)?;
         for (cookie, entry) in contents.names.read(after) {
             let (child, attr) = match self.enter(&node, &contents, entry) {

@@ -39,6 +39,7 @@ impl Overlay {
     fn remove(&self, parent: NodeId, name: &OsStr, directory: bool) -> Result<()> {
         let upper = self.writable()?;
         let parent = self.node(parent)?;
+        self.refresh(&parent)?;
         let node = {
             let contents = self.contents(&parent)?;
             let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
@@ -47,7 +48,9 @@ impl Overlay {
         let removed = match (directory, node.kind.is_dir()) {
             (false, true) => Err(Errno::ISDIR),
             (true, false) => Err(Errno::NOTDIR),
-            _ => self.remove_entered(upper, Going { parent: &parent, name, node: &node }),
+            _ => self.refresh_dir(&node).and_then(|()| {
+                self.remove_entered(upper, Going { parent: &parent, name, node: &node })
+            }),
         };
         self.forget(node.id, 1);
         removed

@@ -120,11 +120,16 @@ impl Overlay {
 
     /// The node of a name, with one more reference, if it exists.
     fn enter_at(&self, at: At<'_>) -> Result<Option<Arc<Node>>> {
-        let contents = self.contents(at.dir)?;
-        match contents.names.visible(at.name) {
-            Some(entry) => Ok(Some(self.enter(at.dir, &contents, entry)?.0)),
-            None => Ok(None),
-        }
+        self.refresh(at.dir)?;
+        let entered = {
+            let contents = self.contents(at.dir)?;
+            match contents.names.visible(at.name) {
+                Some(entry) => self.enter(at.dir, &contents, entry)?.0,
+                None => return Ok(None),
+            }
+        };
+        self.refresh_dir(&entered).inspect_err(|_| self.forget(entered.id, 1))?;
+        Ok(Some(entered))
     }
 
     fn rename_entered(&self, upper: &Upper, moving: Move<'_>, flags: RenameFlags) -> Result<()> {

@@ -9,6 +9,7 @@
 mod support;
 
 mod attributes;
+mod changing_layers;
 mod copy_up;
 mod deletion;
 mod directories;

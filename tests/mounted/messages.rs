@@ -170,6 +170,39 @@ fn a_file_is_read_in_pieces_of_128_kib_and_once() {
     assert_eq!(messages(&union, read), "");
 }
 
+#[test]
+fn every_read_is_a_message_where_nothing_is_cached() {
+    needs_root!();
+    not_with!("cache");
+    for option in ["cache=never", "cache=none", "direct_io"] {
+        let union = mount(Union::new().option(option).lower("f d/f text=data"));
+        let read = || assert_eq!(text(union.path("d/f")), "data");
+        read();
+        for _ in 0..2 {
+            let sent = counts(&messages(&union, read));
+            assert!((1..=2).contains(&sent["READ"]) && sent["OPEN"] == 1, "{option}: {sent:?}");
+        }
+        // Maps work all the same, also for programs.
+        let copy = union.path("true");
+        fs::copy("/bin/true", &copy).unwrap();
+        assert!(std::process::Command::new(&copy).status().unwrap().success());
+    }
+}
+
+#[test]
+fn what_was_read_stays_in_the_cache_over_opens_if_that_is_wanted_with_a_timeout() {
+    needs_root!();
+    not_with!("cache", "timeout", "io=passthrough");
+    let reads = |option: &str| {
+        let union = mount(Union::new().option("timeout=0").option(option).lower("f d/f text=data"));
+        let read = || assert_eq!(text(union.path("d/f")), "data");
+        read();
+        counts(&messages(&union, read)).get("READ").copied().unwrap_or(0)
+    };
+    assert_eq!((reads("cache=always"), reads("kernel_cache")), (0, 0));
+    assert!(reads("cache=auto") > 0);
+}
+
 /// Writes 1 MiB by 4 KiB and syncs.
 fn write_small(union: &Union) -> BTreeMap<String, u64> {
     let mut file = fs::File::create(union.path("d/f")).unwrap();

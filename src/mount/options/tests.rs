@@ -142,7 +142,11 @@ fn every_word_and_switch_sets_its_field() {
     same("io=plain,io=auto", |_| {});
     same("cache=always", |o| o.cache = Cache::Always);
     same("cache=never", |o| o.cache = Cache::Never);
+    same("cache=none", |o| o.cache = Cache::Never);
     same("cache=never,cache=auto", |_| {});
+    same("kernel_cache", |o| o.cache = Cache::Always);
+    same("direct_io", |o| o.cache = Cache::Never);
+    same("direct_io,auto_cache", |_| {});
     same("writeback=0", |o| o.writeback = Some(false));
     same("writeback=1", |o| o.writeback = Some(true));
     same("timeout=0", |o| o.timeout = Some(Duration::ZERO));

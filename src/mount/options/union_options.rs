@@ -201,7 +201,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         Seconds(|draft, time| draft.options.timeout = Some(time)),
         Implemented,
         "unlimited",
-        "how long the kernel keeps names and attributes, and then ordinary opens as with `io=plain`; what the union itself has read of a directory is kept as long as somebody uses it",
+        "changes of lower layers from outside are seen after so long, 0 for at once; then with ordinary opens as with `io=plain`",
     ),
     OptionSpec::new(
         "io",
@@ -221,10 +221,11 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
             ("auto", |draft| draft.options.cache = Cache::Auto),
             ("always", |draft| draft.options.cache = Cache::Always),
             ("never", |draft| draft.options.cache = Cache::Never),
+            ("none", |draft| draft.options.cache = Cache::Never),
         ]),
-        Planned,
+        Implemented,
         "auto",
-        "when reads are answered from the page cache",
+        "whether data that was read stays in the page cache: with `timeout=` until the file is opened again or has changed, else as long as there is room (`auto`); the latter with `timeout=` too (`always`); not at all, every read is a message (`never`, `none`); without effect on what `io=passthrough` opens",
     ),
     OptionSpec::new(
         "writeback",

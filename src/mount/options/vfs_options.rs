@@ -6,7 +6,7 @@ use super::draft::Draft;
 use super::table::OptionSpec;
 use super::table::Status::{Implemented, Kernel, NoEffect};
 use super::value::Value::{Bool, Flag, Ignored, Number, Text};
-use super::{Allow, Atime};
+use super::{Allow, Atime, Cache};
 
 const fn kernel(name: &'static str, set: fn(&mut Draft), help: &'static str) -> OptionSpec {
     OptionSpec::new(name, Flag(set), Kernel, "", help)
@@ -197,7 +197,27 @@ pub(super) const FUSE_OPTIONS: &[OptionSpec] = &[
     ignored("no_splice_write", "data is not spliced"),
     ignored("splice_move", "data is not spliced"),
     ignored("no_splice_move", "data is not spliced"),
-    ignored("kernel_cache", "see `cache`"),
+    OptionSpec::new(
+        "kernel_cache",
+        Flag(|draft| draft.options.cache = Cache::Always),
+        Implemented,
+        "",
+        "the same as `cache=always`",
+    ),
+    OptionSpec::new(
+        "auto_cache",
+        Flag(|draft| draft.options.cache = Cache::Auto),
+        Implemented,
+        "",
+        "the same as `cache=auto`",
+    ),
+    OptionSpec::new(
+        "direct_io",
+        Flag(|draft| draft.options.cache = Cache::Never),
+        Implemented,
+        "",
+        "the same as `cache=never`",
+    ),
     ignored("auto_inval_data", "see `timeout`"),
     ignored("no_auto_inval_data", "see `timeout`"),
     ignored("writeback_cache", "see `writeback`"),

@@ -22,6 +22,7 @@ pub fn applied(config: Config) -> Config {
     Config {
         metacopy: config.metacopy || read.metacopy,
         volatile: config.volatile || read.volatile,
+        changing: read.timeout.is_some(),
         ..config
     }
 }
