@@ -6,7 +6,9 @@
 
 mod aliases;
 mod convert;
+mod direct_io;
 mod ioctl;
+mod labels;
 mod lost_writes;
 mod negotiate;
 pub mod passthrough;
@@ -101,6 +103,8 @@ pub struct Adapter {
     notifier: Arc<OnceLock<Notifier>>,
     lost_writes: LostWrites,
     readers: Arc<Readers>,
+    /// Whether files have labels of SELinux.
+    labels: bool,
     policy: Policy,
     agreed: Agreed,
     /// If the kernel reads and writes regular files by itself.
@@ -137,6 +141,7 @@ impl Adapter {
             lost_writes: LostWrites::new(Arc::clone(&notifier)),
             notifier,
             readers,
+            labels: labels::are_used(),
             policy,
             agreed: Agreed::default(),
             passthrough: policy.passthrough.then(Passthrough::default),
@@ -464,7 +469,7 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         flags: WriteFlags,
-        _: OpenFlags,
+        open_flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -474,7 +479,9 @@ impl Filesystem for Adapter {
         if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             return reply_count(self.write_collected(ino, offset, data), reply);
         }
-        reply_count(self.overlay.write(self.node(ino), offset, data, unprivileged), reply);
+        let written = self.overlay.write(self.node(ino), offset, data, unprivileged);
+        self.after_direct_write(ino, open_flags, offset, &written);
+        reply_count(written, reply);
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
@@ -585,7 +592,11 @@ impl Filesystem for Adapter {
             _ if is_statistics(ino, name) => {
                 self.reporter().json().map(String::into_bytes).map_err(|_| Errno::IO)
             }
-            true => self.overlay.get_xattr(self.node(ino), name),
+            true if self.labels => self.overlay.get_xattr(self.node(ino), name),
+            true => {
+                let value = self.overlay.get_xattr(self.node(ino), name);
+                value.map_err(|error| labels::absent(name, error))
+            }
             false => Err(Errno::OPNOTSUPP),
         };
         reply_xattr(value, size, reply);

@@ -5,9 +5,8 @@ use fuser::{InitFlags, KernelConfig};
 use super::passthrough::Unavailable;
 use super::{Pages, Policy};
 
-/// Wanted wherever the kernel has it. Not `FUSE_ASYNC_DIO`: when an asynchronous direct write ends, the kernel drops
-/// no cached pages, so that somebody who has read the file meanwhile would see its old content for ever.
-const ALWAYS: [InitFlags; 9] = [
+/// Wanted wherever the kernel has it.
+const ALWAYS: [InitFlags; 10] = [
     // Lookups and reads of one directory side by side.
     InitFlags::FUSE_PARALLEL_DIROPS,
     // Attributes together with names, when they were asked for before.
@@ -20,6 +19,8 @@ const ALWAYS: [InitFlags; 9] = [
     InitFlags::FUSE_DONT_MASK,
     // No question about security.capability before every write.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    // Direct requests that nobody waits for are sent at once; see `direct_io`.
+    InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_HAS_IOCTL_DIR,
     InitFlags::FUSE_BIG_WRITES,
 ];

@@ -12,6 +12,7 @@ mod attributes;
 mod changing_layers;
 mod copy_up;
 mod deletion;
+mod direct_io;
 mod directories;
 mod exercise;
 mod extended;

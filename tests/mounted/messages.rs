@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
 use plyfs::fuse::statistics::{ATTRIBUTE, Report};
 
 use crate::support::posix::{append, chmod, exists, get_xattr, names, set_xattr, text};
+use crate::support::privilege::skip;
 use crate::support::{Builder, Union};
 use crate::{needs_root, not_with};
 
@@ -149,6 +151,31 @@ fn attributes_are_asked_for_each_time_and_access_lists_once() {
     assert_eq!(messages(&union, || ask("user.absent")), "GETXATTR 1");
     ask("system.posix_acl_access");
     assert_eq!(messages(&union, || ask("system.posix_acl_access")), "");
+}
+
+/// ls(1) stops asking where it hears that there are none.
+#[test]
+fn labels_are_asked_for_once_where_there_are_none() {
+    needs_root!();
+    not_with!("timeout");
+    if exists("/sys/fs/selinux/enforce") {
+        return skip(
+            "messages::labels_are_asked_for_once_where_there_are_none",
+            "this kernel has SELinux",
+        );
+    }
+    let files: String = (0..50).map(|n| format!("f d/{n}\n")).collect();
+    let union = mount(Union::new().lower(&files));
+    let list = || {
+        let listed = Command::new("ls").arg("-l").arg(union.path("d")).output().unwrap();
+        assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 51);
+    };
+    list();
+    // Two more are about ACLs of the directory.
+    let asked = counts(&messages(&union, list))["GETXATTR"];
+    assert!(asked <= 3, "{asked} GETXATTR for 50 files");
+    set_xattr(union.path("d/7"), "security.selinux", b"label").unwrap();
+    assert_eq!(get_xattr(union.path("d/7"), "security.selinux").unwrap(), b"label");
 }
 
 #[test]
