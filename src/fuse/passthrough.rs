@@ -5,7 +5,7 @@
 //! while it is open in the ordinary way, none may be so. Whatever breaks them gets EIO.
 //!
 //! So a file that is copied up while somebody reads the lower one would have to be two files. The next open gets
-//! `ESTALE`, on which the kernel looks the name up again, and finds the node under [another id](super::aliases).
+//! `ESTALE`, on which the kernel looks the name up again, and finds the node under another id (`aliases`).
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
