@@ -68,11 +68,7 @@ fn sentence(spec: &OptionSpec) -> String {
         "required" => " (required)".into(),
         default => format!(" (default: {default})"),
     };
-    let status = match spec.status {
-        Status::Planned => " [planned]",
-        _ => "",
-    };
-    format!("{}{default}{status}", spec.help)
+    format!("{}{default}", spec.help)
 }
 
 /// The words in lines of at most `width` columns, two of them indentation.

@@ -12,6 +12,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -20,11 +21,13 @@ use rustix::fs::{AtFlags, Mode};
 use super::dir_marks::{Namespaces, PREFIXES};
 use super::undo::undo;
 use super::{Name, origin, owner_rights};
-use crate::sys::file_handle;
+use crate::sys::file_handle::{self, FileHandle};
 use crate::sys::{Errno, Object, Result, dir, open};
 
 const NLINK: &str = "nlink";
 const ORIGIN: &str = "origin";
+/// The type of a handle that no filesystem gives (Linux, include/linux/exportfs.h).
+const PACKED_HANDLE: u8 = 0xf8;
 /// The root of the layer that a copy was made from, in the form of an origin, and what else tells its
 /// original from others; our own mark.
 const LAYER: &str = "plyfs.layer";
@@ -55,6 +58,18 @@ impl Identity {
             }
         }
         Ok(Self { blob: blob(object)?, layer })
+    }
+
+    /// The identity of an inode of the packed layer that is called `layer`: the form is that of a file handle.
+    ///
+    /// # Errors
+    /// None that is known: a number fits into a handle.
+    pub fn of_packed(layer: &OsStr, inode: u32) -> Result<Self> {
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&blake3::hash(layer.as_bytes()).as_bytes()[..16]);
+        let handle = FileHandle { kind: PACKED_HANDLE, bytes: inode.to_le_bytes().into() };
+        let blob = origin::encode(&handle, uuid).ok_or(Errno::OPNOTSUPP)?;
+        Ok(Self { blob, layer: layer.as_bytes().to_vec() })
     }
 
     fn name(&self) -> Name {

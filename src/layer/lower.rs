@@ -6,23 +6,25 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::OFlags;
 
 use super::descriptors::{Descriptors, Key};
 use super::index::Identity;
 use super::listing::Listing;
+use super::packed::PackedLayer;
 use super::stat_override::{self, StatOverride};
 use super::{DirMarks, LayerIndex, Name, Opaque};
 use crate::sys::{Errno, Object, Result, Stat, open};
 
-/// One read-only layer. A second kind, a packed index of a stored image layer, goes beside `Dir`; what
-/// differs between kinds is decided in this file and nowhere else.
+/// One read-only layer. What differs between the kinds is decided in this file and nowhere else.
 pub enum Layer {
     /// A directory of the host.
     Dir(DirLayer),
+    /// A layer of a store.
+    Packed(Box<PackedLayer>),
 }
 
 /// A layer that is a directory of the host.
@@ -56,6 +58,8 @@ pub struct LowerDir {
     pub layer: LayerIndex,
     serial: u64,
     parent: Option<(Arc<LowerDir>, Name)>,
+    /// Its inode in a packed layer, as soon as that is known.
+    inode: OnceLock<u32>,
     /// Where its descriptor is kept, if it is.
     descriptors: Arc<Descriptors>,
 }
@@ -76,14 +80,15 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 impl LowerDir {
     fn root(layer: LayerIndex, descriptors: Arc<Descriptors>) -> Arc<Self> {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { layer, serial, parent: None, descriptors })
+        Arc::new(Self { layer, serial, parent: None, inode: OnceLock::new(), descriptors })
     }
 
     /// The directory `name` in this one, which must be known to exist.
     pub fn child(self: &Arc<Self>, name: Name) -> Arc<Self> {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let parent = Some((self.clone(), name));
-        Arc::new(Self { layer: self.layer, serial, parent, descriptors: self.descriptors.clone() })
+        let (layer, descriptors) = (self.layer, self.descriptors.clone());
+        Arc::new(Self { layer, serial, parent, inode: OnceLock::new(), descriptors })
     }
 
     /// Whether both are found under the same name in the same directory.
@@ -162,9 +167,12 @@ impl Lowers {
         Self { layers, roots, merged, descriptors }
     }
 
-    /// The opened roots of all layers.
-    pub fn root_fds(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
-        self.layers.iter().map(|Layer::Dir(layer)| &layer.root)
+    /// A directory on the filesystem of each layer.
+    pub fn root_fds(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.layers.iter().map(|layer| match layer {
+            Layer::Dir(layer) => &*layer.root,
+            Layer::Packed(layer) => layer.objects(),
+        })
     }
 
     /// The roots of the layers that are merged, top first.
@@ -186,8 +194,7 @@ impl Lowers {
         &self.layers[usize::from(index.0) - 1]
     }
 
-    fn dir_fd(&self, dir: &LowerDir) -> Result<Arc<OwnedFd>> {
-        let Layer::Dir(layer) = self.layer(dir.layer);
+    fn dir_fd(&self, layer: &DirLayer, dir: &LowerDir) -> Result<Arc<OwnedFd>> {
         if dir.parent.is_none() {
             return Ok(layer.root.clone());
         }
@@ -209,11 +216,10 @@ impl Lowers {
     }
 
     /// A descriptor for reading what is in `dir`, which nobody else reads from.
-    fn reader(&self, dir: &LowerDir) -> Result<Arc<OwnedFd>> {
-        let Layer::Dir(layer) = self.layer(dir.layer);
+    fn reader(&self, layer: &DirLayer, dir: &LowerDir) -> Result<Arc<OwnedFd>> {
         let key = Key::LowerDir(dir.serial);
         if dir.parent.is_none() || layer.covered.is_some() || self.descriptors.has(key) {
-            return open::reopen_directory(self.dir_fd(dir)?.as_fd()).map(Arc::new);
+            return open::reopen_directory(self.dir_fd(layer, dir)?.as_fd()).map(Arc::new);
         }
         // Kept too: what is in the directory is asked for next. Others only find names from it.
         let fd = self.descriptors.with_room(|| self.open_dir(layer, dir, true))?;
@@ -240,10 +246,18 @@ impl Lowers {
         }
     }
 
-    fn object(&self, place: &LowerPlace) -> Result<Object> {
+    /// What is at `place`.
+    fn find(&self, place: &LowerPlace) -> Result<Found<'_>> {
+        Ok(match self.layer(place.layer()) {
+            Layer::Dir(layer) => Found::Object(layer, self.object(layer, place)?),
+            Layer::Packed(layer) => Found::Inode(layer, inode_at(layer, place)?),
+        })
+    }
+
+    fn object(&self, layer: &DirLayer, place: &LowerPlace) -> Result<Object> {
         Ok(match place {
-            LowerPlace::Dir(dir) => Object::Own(self.dir_fd(dir)?),
-            LowerPlace::Child(dir, name) => Object::Child(self.dir_fd(dir)?, name.clone()),
+            LowerPlace::Dir(dir) => Object::Own(self.dir_fd(layer, dir)?),
+            LowerPlace::Child(dir, name) => Object::Child(self.dir_fd(layer, dir)?, name.clone()),
             LowerPlace::Held(_, _, fd) => Object::Own(fd.clone()),
         })
     }
@@ -253,33 +267,40 @@ impl Lowers {
     fn object_by_name(&self, layer: &DirLayer, place: &LowerPlace) -> Result<Object> {
         match place {
             LowerPlace::Dir(dir) if layer.private && layer.covered.is_none() => match &dir.parent {
-                Some((parent, name)) => Ok(Object::Child(self.dir_fd(parent)?, name.clone())),
-                None => self.object(place),
+                Some((parent, name)) => {
+                    Ok(Object::Child(self.dir_fd(layer, parent)?, name.clone()))
+                }
+                None => self.object(layer, place),
             },
-            _ => self.object(place),
+            _ => self.object(layer, place),
         }
     }
 
     /// The place of the very object that is at `place` now.
     pub fn hold(&self, place: &LowerPlace) -> Result<LowerPlace> {
-        let LowerPlace::Child(dir, name) = place else { return Ok(place.clone()) };
-        let held = self.descriptors.with_room(|| self.object(place)?.pin());
+        let (LowerPlace::Child(dir, name), Layer::Dir(layer)) = (place, self.layer(place.layer()))
+        else {
+            return Ok(place.clone());
+        };
+        let held = self.descriptors.with_room(|| self.object(layer, place)?.pin());
         let held = held.inspect_err(|error| self.report(place, "cannot open", *error))?;
         Ok(LowerPlace::Held(dir.clone(), name.clone(), held))
     }
 
     /// The attributes of an object.
     pub fn stat(&self, place: &LowerPlace) -> Result<Stat> {
-        let read = || {
-            let Layer::Dir(layer) = self.layer(place.layer());
-            let object = self.object_by_name(layer, place)?;
-            let stat = object.stat()?;
-            if matches!(place, LowerPlace::Dir(_)) && !stat.kind().is_dir() {
-                return Err(Errno::NOTDIR);
-            }
-            match layer.overriding {
-                Some(form) => form.apply(&object, stat),
-                None => Ok(stat),
+        let read = || match self.layer(place.layer()) {
+            Layer::Packed(layer) => layer.stat(inode_at(layer, place)?),
+            Layer::Dir(layer) => {
+                let object = self.object_by_name(layer, place)?;
+                let stat = object.stat()?;
+                if matches!(place, LowerPlace::Dir(_)) && !stat.kind().is_dir() {
+                    return Err(Errno::NOTDIR);
+                }
+                match layer.overriding {
+                    Some(form) => form.apply(&object, stat),
+                    None => Ok(stat),
+                }
             }
         };
         read().inspect_err(|error| self.report(place, "cannot read attributes of", *error))
@@ -287,20 +308,26 @@ impl Lowers {
 
     /// How the directory itself is that is kept open for `dir`, whatever has its name now.
     pub fn stat_open(&self, dir: &LowerDir) -> Result<Stat> {
-        Object::Own(self.dir_fd(dir)?).stat()
+        match self.layer(dir.layer) {
+            Layer::Dir(layer) => Object::Own(self.dir_fd(layer, dir)?).stat(),
+            Layer::Packed(layer) => layer.stat(inode(layer, dir)?),
+        }
     }
 
     /// Space and limits of the filesystem of the top layer.
     pub fn stat_fs(&self) -> Result<rustix::fs::StatVfs> {
-        let Layer::Dir(layer) = self.layers.first().ok_or(Errno::NOENT)?;
-        rustix::fs::fstatvfs(&layer.root)
+        match self.layers.first().ok_or(Errno::NOENT)? {
+            Layer::Dir(layer) => rustix::fs::fstatvfs(&layer.root),
+            Layer::Packed(layer) => layer.stat_fs(),
+        }
     }
 
     /// The target of a symbolic link.
     pub fn read_link(&self, place: &LowerPlace) -> Result<std::ffi::OsString> {
-        let Layer::Dir(layer) = self.layer(place.layer());
-        let object = self.object(place);
-        let target = object.and_then(|object| stat_override::read_link(layer.overriding, &object));
+        let target = self.find(place).and_then(|found| match found {
+            Found::Inode(layer, inode) => layer.read_link(inode),
+            Found::Object(layer, object) => stat_override::read_link(layer.overriding, &object),
+        });
         target.inspect_err(|error| self.report(place, "cannot read link", *error))
     }
 
@@ -311,20 +338,38 @@ impl Lowers {
 
     /// The same, and its size in bytes.
     pub fn open_sized(&self, place: &LowerPlace) -> Result<(OwnedFd, u64)> {
-        let file = self.object(place).and_then(|object| object.open_sized(OFlags::RDONLY));
+        let file = self.find(place).and_then(|found| match found {
+            Found::Inode(layer, inode) => layer.open_content(inode),
+            Found::Object(_, object) => object.open_sized(OFlags::RDONLY),
+        });
         file.inspect_err(|error| self.report(place, "cannot open", *error))
+    }
+
+    /// Opens a regular file or directory for asking about its inode; `None` in a packed layer, where there are none of a
+    /// filesystem.
+    pub fn open_inode(&self, place: &LowerPlace) -> Result<Option<OwnedFd>> {
+        match self.layer(place.layer()) {
+            Layer::Dir(_) => self.open(place).map(Some),
+            Layer::Packed(_) => Ok(None),
+        }
     }
 
     /// The value of an extended attribute; private marks are not filtered.
     pub fn xattr(&self, place: &LowerPlace, name: &OsStr) -> Result<Option<Vec<u8>>> {
-        let value = self.object(place).and_then(|object| object.xattr(name));
+        let value = self.find(place).and_then(|found| match found {
+            Found::Inode(layer, inode) => layer.xattr(inode, name),
+            Found::Object(_, object) => object.xattr(name),
+        });
         value
             .inspect_err(|error| self.report(place, "cannot read an extended attribute of", *error))
     }
 
     /// The names of all extended attributes; private marks are not filtered.
     pub fn xattr_names(&self, place: &LowerPlace) -> Result<Vec<Box<OsStr>>> {
-        let names = self.object(place).and_then(|object| object.xattr_names());
+        let names = self.find(place).and_then(|found| match found {
+            Found::Inode(layer, inode) => layer.xattr_names(inode),
+            Found::Object(_, object) => object.xattr_names(),
+        });
         names.inspect_err(|error| {
             self.report(place, "cannot list the extended attributes of", *error)
         })
@@ -338,10 +383,12 @@ impl Lowers {
     }
 
     fn log(&self, place: &LowerPlace, what: &str, error: Errno) {
-        let Layer::Dir(layer) = self.layer(place.layer());
+        let layer = match self.layer(place.layer()) {
+            Layer::Dir(layer) => layer.path.display(),
+            Layer::Packed(layer) => layer.path().display(),
+        };
         let (LowerPlace::Dir(dir) | LowerPlace::Child(dir, _) | LowerPlace::Held(dir, ..)) = place;
         let inside: PathBuf = dir.names().iter().chain(place.name()).map(|name| &**name).collect();
-        let layer = layer.path.display();
         log::error!("lower layer {layer}: {what} /{}: {error}", inside.display());
     }
 
@@ -351,17 +398,19 @@ impl Lowers {
     /// `EOPNOTSUPP` where nothing does: no file handles, or several filesystems that cannot be told apart
     /// because they have no UUID or the same.
     pub fn identity(&self, place: &LowerPlace) -> Result<Identity> {
-        let Layer::Dir(layer) = self.layer(place.layer());
+        let (layer, object) = match self.find(place)? {
+            Found::Inode(layer, inode) => return layer.identity(inode),
+            Found::Object(layer, object) => (layer, object),
+        };
         let (dev, uuid) = layer.filesystem;
-        let ambiguous = self
-            .layers
-            .iter()
-            .any(|Layer::Dir(other)| other.filesystem.0 != dev && other.filesystem.1 == uuid);
+        let ambiguous = self.layers.iter().any(|other| match other {
+            Layer::Dir(other) => other.filesystem.0 != dev && other.filesystem.1 == uuid,
+            Layer::Packed(_) => false,
+        });
         if ambiguous {
             return Err(Errno::OPNOTSUPP);
         }
-        let root = Object::Own(layer.root.clone());
-        Identity::of(&self.object(place)?, &root, uuid)
+        Identity::of(&object, &Object::Own(layer.root.clone()), uuid)
     }
 
     /// The marks of a directory, and what it lists.
@@ -370,9 +419,12 @@ impl Lowers {
     /// Whatever keeps it from being read completely: a layer that cannot be read must not silently lose
     /// its files. The error is logged with the layer and path.
     pub fn list(&self, dir: &Arc<LowerDir>) -> Result<(DirMarks, Listing)> {
-        let Layer::Dir(layer) = self.layer(dir.layer);
         let read = || {
-            let reader = self.reader(dir)?;
+            let layer = match self.layer(dir.layer) {
+                Layer::Packed(layer) => return layer.list(inode(layer, dir)?),
+                Layer::Dir(layer) => layer,
+            };
+            let reader = self.reader(layer, dir)?;
             let marks = DirMarks::read(&Object::Own(reader.clone()))?;
             let by_xattr = marks.opaque == Opaque::XattrWhiteouts;
             let listing = Listing::read_from(&reader, by_xattr, layer.overriding)?;
@@ -382,6 +434,43 @@ impl Lowers {
             self.log(&LowerPlace::Dir(dir.clone()), "cannot read directory", *error);
         })
     }
+}
+
+/// An object in its layer.
+enum Found<'l> {
+    Object(&'l DirLayer, Object),
+    Inode(&'l PackedLayer, u32),
+}
+
+/// The inode at `place` in its packed layer.
+fn inode_at(layer: &PackedLayer, place: &LowerPlace) -> Result<u32> {
+    match place {
+        LowerPlace::Dir(dir) => inode(layer, dir),
+        LowerPlace::Child(dir, name) | LowerPlace::Held(dir, name, _) => {
+            layer.child(inode(layer, dir)?, name)
+        }
+    }
+}
+
+/// The inode of a directory in its packed layer.
+fn inode(layer: &PackedLayer, dir: &LowerDir) -> Result<u32> {
+    let mut unknown = Vec::new();
+    let mut at = dir;
+    let mut inode = loop {
+        match (at.inode.get(), &at.parent) {
+            (Some(inode), _) => break *inode,
+            (None, None) => break layer.root(),
+            (None, Some((parent, name))) => {
+                unknown.push((at, name));
+                at = parent;
+            }
+        }
+    };
+    for (dir, name) in unknown.into_iter().rev() {
+        let found = layer.child(inode, name)?;
+        inode = *dir.inode.get_or_init(|| found);
+    }
+    Ok(inode)
 }
 
 /// Whether an error says that a layer cannot be read, and not only that something is absent, not allowed or

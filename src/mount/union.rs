@@ -47,6 +47,7 @@ fn config(options: &Options, mountpoint: &Path) -> Config {
             RedirectDir::Follow | RedirectDir::NoFollow => RedirectPolicy::Refuse,
         },
         metacopy: options.metacopy,
+        verify: options.verify,
         refuse_redirects: options.redirect_dir == RedirectDir::NoFollow,
         force_dot_whiteouts: std::env::var_os(NO_DEVICES).is_some(),
         user_xattr: options.user_xattr,

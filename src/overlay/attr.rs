@@ -326,7 +326,10 @@ impl Overlay {
     /// # Errors
     /// `ENOTTY` for anything else, and where the layer's filesystem has none.
     pub fn inode_flags(&self, id: NodeId) -> Result<u32> {
-        inode_flags::get(self.open_for_flags(id)?.as_fd())
+        match self.open_for_flags(id)? {
+            Some(object) => inode_flags::get(object.as_fd()),
+            None => Ok(0),
+        }
     }
 
     /// Sets the inode flags of a file or directory.
@@ -336,7 +339,10 @@ impl Overlay {
 
     /// The inode flags together with project and extent size.
     pub fn extended_flags(&self, id: NodeId) -> Result<inode_flags::Extended> {
-        inode_flags::get_extended(self.open_for_flags(id)?.as_fd())
+        match self.open_for_flags(id)? {
+            Some(object) => inode_flags::get_extended(object.as_fd()),
+            None => Ok(inode_flags::Extended::default()),
+        }
     }
 
     /// Sets the inode flags together with project and extent size.
@@ -344,14 +350,15 @@ impl Overlay {
         inode_flags::set_extended(self.open_for_new_flags(id)?.as_fd(), value)
     }
 
-    fn open_for_flags(&self, id: NodeId) -> Result<OwnedFd> {
+    /// Opens a file or directory; `None` if it is in a packed layer, where inodes have no flags.
+    fn open_for_flags(&self, id: NodeId) -> Result<Option<OwnedFd>> {
         let node = self.node(id)?;
         if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             return Err(Errno::NOTTY);
         }
         self.at(&node, |located| match located {
-            Located::Upper(object) => object.open(OFlags::RDONLY | OFlags::NONBLOCK),
-            Located::Lower(place) => self.lowers.open(&place),
+            Located::Upper(object) => object.open(OFlags::RDONLY | OFlags::NONBLOCK).map(Some),
+            Located::Lower(place) => self.lowers.open_inode(&place),
         })
     }
 
@@ -361,7 +368,7 @@ impl Overlay {
         if matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             self.copy_up(&node, Wanted::Data)?;
         }
-        self.open_for_flags(id)
+        self.open_for_flags(id)?.ok_or(Errno::NOTTY)
     }
 }
 

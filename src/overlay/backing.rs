@@ -67,7 +67,7 @@ impl Overlay {
     /// Whether a layer lies on a filesystem that may itself be stacked on others: overlayfs, or a FUSE filesystem that
     /// uses backing files.
     pub fn is_stacked(&self) -> bool {
-        let upper = self.upper.iter().map(|upper| &upper.root);
+        let upper = self.upper.iter().map(|upper| &*upper.root);
         self.lowers.root_fds().chain(upper).any(|root| {
             let magic = rustix::fs::fstatfs(root).map(|stat| stat.f_type);
             magic.is_ok_and(|magic| STACKED.contains(&magic))

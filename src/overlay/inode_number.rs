@@ -27,7 +27,8 @@ impl InodeNumbers {
             0 if ino < 1 << 63 => ino,
             at => (at << FILESYSTEM_SHIFT) | fold(ino),
         };
-        if self.truncate { number & u64::from(u32::MAX) } else { number }
+        // The bits of the filesystem come among those that numbers of files seldom have.
+        if self.truncate { (number ^ (number >> 32)) & u64::from(u32::MAX) } else { number }
     }
 
     fn filesystem(&self, dev: u64) -> u64 {

@@ -18,6 +18,7 @@ use super::node_table::NodeTable;
 use super::pins::Pins;
 use super::{Caller, Ids, Overlay};
 use crate::layer::lower::{Covered, DirLayer, Layer};
+use crate::layer::packed::PackedLayer;
 use crate::layer::stat_override::StatOverride;
 use crate::layer::upper::UpperParts;
 use crate::layer::volatile_mark::{self, VolatileMark};
@@ -64,6 +65,8 @@ pub struct Config {
     pub redirect: RedirectPolicy,
     /// Whether a change of a lower file's attributes copies no data.
     pub metacopy: bool,
+    /// Whether contents of packed layers are compared with their hashes.
+    pub verify: bool,
     /// Whether a layer that has redirects is refused.
     pub refuse_redirects: bool,
     /// Whether to write marks as `user.overlay.` attributes only.
@@ -117,7 +120,8 @@ impl Overlay {
             None => None,
         };
         let all = config.lower.iter().chain(&config.data_only);
-        let layers = all.map(|path| open_lower(config, path)).collect::<Result<Vec<_>, _>>()?;
+        let layers = all.enumerate().map(|(position, path)| open_lower(config, path, position));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let lowers = Lowers::new(layers, config.lower.len(), descriptors.clone());
         let numbers = InodeNumbers::new(config.ino32);
         let root = open_root(upper.as_ref(), &lowers, &numbers)
@@ -182,7 +186,21 @@ fn refusal(option: &str, path: &Path, error: Errno) -> OpenError {
     })
 }
 
-fn open_lower(config: &Config, path: &Path) -> Result<Layer, OpenError> {
+fn open_packed(config: &Config, path: &Path, position: usize) -> Result<Layer, OpenError> {
+    let layer = PackedLayer::open(path, position, config.verify).map_err(|error| match error {
+        Errno::INVAL => OpenError(format!(
+            "lowerdir: {} is neither a directory nor the index of a stored layer",
+            path.display()
+        )),
+        error => refusal("lowerdir", path, error),
+    });
+    layer.map(Box::new).map(Layer::Packed)
+}
+
+fn open_lower(config: &Config, path: &Path, position: usize) -> Result<Layer, OpenError> {
+    if path.is_file() {
+        return open_packed(config, path, position);
+    }
     let plain = open_dir("lowerdir", path)?;
     let private = crate::sys::mount::private_clone(plain.as_fd(), true)
         .map_err(|error| refusal("lowerdir", path, error))?;

@@ -91,6 +91,6 @@ fn looking_at_files_costs_what_is_documented() {
 
         overlay.read(file, 0, &mut [0; 4]).unwrap();
         let (cost, read) = calls(|| overlay.read(file, 0, &mut [0; 4]).unwrap());
-        assert_eq!((cost.as_str(), read), ("pread64", 4), "reading a file that is open");
+        assert_eq!((cost.as_str(), read), ("preadv2", 4), "reading a file that is open");
     }
 }

@@ -26,6 +26,7 @@ mod messages;
 mod metacopy;
 mod names;
 mod options;
+mod packed;
 mod passthrough;
 mod rename;
 mod resources;

@@ -3,7 +3,9 @@
 
 pub mod builder;
 pub mod format;
+pub mod layer;
 pub mod reader;
 
 pub use builder::Builder;
+pub use layer::PackedLayer;
 pub use reader::Index;

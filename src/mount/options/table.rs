@@ -11,8 +11,6 @@ use super::vfs_options::{FUSE_OPTIONS, IGNORED_OPTIONS, VFS_OPTIONS};
 pub enum Status {
     /// It does what it says.
     Implemented,
-    /// Its value is checked and kept; the behaviour is still to come.
-    Planned,
     /// It goes to the kernel with the mount.
     Kernel,
     /// It is taken so that callers of other programs work, and changes nothing.
@@ -26,7 +24,6 @@ impl Status {
     pub fn word(self) -> &'static str {
         match self {
             Status::Implemented => "implemented",
-            Status::Planned => "accepted, planned",
             Status::Kernel => "passed to the kernel",
             Status::NoEffect => "accepted, no effect",
             Status::Refused => "refused",

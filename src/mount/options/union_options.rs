@@ -1,7 +1,7 @@
 //! The options of the union itself: those of fuse-overlayfs and kernel overlayfs, and our own.
 
 use super::table::OptionSpec;
-use super::table::Status::{Implemented, NoEffect, Planned, Refused};
+use super::table::Status::{Implemented, NoEffect, Refused};
 use super::value::Value::{self, Bool, Flag, Ids, Layers, Number, Path, Seconds, Word};
 use super::{Cache, Io, RedirectDir, XattrPermissions};
 
@@ -20,7 +20,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         }),
         Implemented,
         "required",
-        "read-only layers, top first; `\\:` is a colon in a name, `::` starts data-only layers",
+        "read-only layers, top first: directories, or the `index` of packed layers of a store; `\\:` is a colon in a name, `::` starts data-only layers",
     ),
     OptionSpec::new(
         "upperdir",
@@ -238,8 +238,8 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "verify",
         Word(&[("open", |draft| draft.options.verify = true)]),
-        Planned,
+        Implemented,
         "",
-        "check the data of packed layers when it is opened",
+        "a file of a packed layer is compared with its hash before it is first read; EIO and a line of the log where they differ",
     ),
 ];

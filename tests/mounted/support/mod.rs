@@ -7,6 +7,7 @@ pub mod check;
 pub mod mode;
 pub mod mount;
 pub mod oracle;
+pub mod packed;
 pub mod posix;
 pub mod privilege;
 pub mod scratch;

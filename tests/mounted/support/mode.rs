@@ -15,6 +15,11 @@ pub fn options() -> Option<OsString> {
     std::env::var_os(VARIABLE).filter(|options| !options.is_empty())
 }
 
+/// Whether lower layers are to be those of a store, where one could have them.
+pub fn packs_layers() -> bool {
+    std::env::var_os("PLYFS_TEST_PACKED").is_some()
+}
+
 /// `config`, of a union without FUSE, with those options of the mode that concern the union alone.
 pub fn applied(config: Config) -> Config {
     let Some(options) = options() else { return config };
@@ -27,8 +32,12 @@ pub fn applied(config: Config) -> Config {
     }
 }
 
-/// The first of `changing`, each an option alone or with its value, that the mode has.
+/// The first of `changing`, each an option alone or with its value, that the mode has. `packed` stands for
+/// [`packs_layers`].
 pub fn has(changing: &[&str]) -> Option<String> {
+    if packs_layers() && changing.contains(&"packed") {
+        return Some("packed".to_owned());
+    }
     let options = options()?.into_string().ok()?;
     let is = |option: &str, name: &str| {
         option == name || option.strip_prefix(name).is_some_and(|rest| rest.starts_with('='))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::mode;
 use super::mount::{LIFETIME, Mount, Program, Refusal, kernel_under_test, path_option, program};
+use super::packed;
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, assert_same};
 use super::tree;
@@ -344,7 +345,12 @@ impl Union {
 
     fn options(&self) -> OsString {
         let layers = &self.layers;
-        let mut lowers = path_option("lowerdir", &layers.lowers);
+        let mut lowers = layers.lowers.clone();
+        if mode::packs_layers() && matches!(layers.program, Program::Plyfs) {
+            let store = self.scratch().join("store");
+            lowers = lowers.iter().map(|dir| packed::packed(dir, &store)).collect();
+        }
+        let mut lowers = path_option("lowerdir", &lowers);
         for dir in &layers.data_layers {
             lowers.push("::");
             lowers.push(dir);
