@@ -1,11 +1,14 @@
 //! How many threads read messages.
 //!
 //! Few are fastest: the kernel wakes waiting readers in turn, and each that comes from another processor with cold
-//! caches costs a good part of a message. But who asks for a file on a layer that hangs, or for the copy of a large
-//! one, must not keep the others waiting. So there are many threads, of which all but a few are held in reserve: they
-//! wait at the end of a message that they have answered. When all that read are at work on something known to take
-//! long ([`Readers::expect_delay`]), or have not finished anything for [`TICK`], one of the reserve is sent to read; when
-//! there are more than needed, whoever has answered joins the reserve.
+//! caches costs a good part of a message. But not one alone: where processors halt when they have nothing to do, and are
+//! slow to wake, a message takes two to three times as long with one reader as with two.
+//!
+//! And who asks for a file on a layer that hangs, or for the copy of a large one, must not keep the others waiting. So
+//! there are many threads, of which all but a few are held in reserve: they wait at the end of a message that they have
+//! answered. When all that read are at work on something known to take long ([`Readers::expect_delay`]), or have not
+//! finished anything for [`TICK`], one of the reserve is sent to read; when there are more than needed, whoever has
+//! answered joins the reserve.
 
 use std::cell::OnceCell;
 use std::num::NonZero;
@@ -75,7 +78,7 @@ impl Readers {
     pub fn new(all: Option<u32>) -> Arc<Self> {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let all = all.map_or(THREADS, |all| all.max(1) as usize);
-        let usual = if processors <= 2 { 1 } else { processors.min(4) };
+        let usual = processors.clamp(2, 4);
         Arc::new(Self {
             all,
             usual: usual.min(all) as isize,
