@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::support::posix::{append, chmod, errno, exists, mode, names, set_xattr, text};
 use crate::support::{Builder, Union};
-use crate::{isolated, needs_root};
+use crate::{isolated, needs_root, not_with};
 
 /// Mounts so that changes are seen at once.
 fn mount(builder: Builder) -> Union {
@@ -330,22 +330,26 @@ fn open_files_of_replaced_directories_can_be_changed() {
 
 #[test]
 fn changes_of_lower_layers_are_seen_at_once_with_a_timeout_of_zero() {
+    not_with!("packed");
     needs_root!();
     SCENES.iter().for_each(|scene| scene());
 }
 
 #[test]
 fn changes_of_lower_layers_are_seen_in_a_user_namespace() {
+    not_with!("packed");
     isolated!(UserNamespace, SCENES.iter().for_each(|scene| scene()));
 }
 
 #[test]
 fn changes_of_lower_layers_are_seen_by_an_ordinary_user() {
+    not_with!("packed");
     isolated!(User, SCENES.iter().for_each(|scene| scene()));
 }
 
 #[test]
 fn changes_of_lower_layers_are_seen_after_the_timeout_and_not_much_later() {
+    not_with!("packed");
     needs_root!();
     let union = Union::new().option("timeout=0.5").lower("f d/a text=old\nf d/b");
     let union = union.unchecked_lowers().mount();
@@ -430,6 +434,7 @@ const BUSY: &str = "f d/a text=a\nf e/x\nf f";
 
 #[test]
 fn no_file_is_a_mix_of_two_while_they_are_replaced() {
+    not_with!("packed");
     needs_root!();
     let union = mount(Union::new().lower(BUSY).lower("f e/y"));
     replace(&union.lower(0, "d/a"), &"a".repeat(200_000));

@@ -176,6 +176,7 @@ fn volatile_mark_is_left_and_refused_later_as_the_kernel_does() {
 
 #[test]
 fn timeouts_of_zero_show_changes_of_layers_at_once() {
+    not_with!("packed");
     needs_root!();
     let union = Union::new().option("timeout=0").lower("f a text=a").unchecked_lowers().mount();
     assert_eq!(names(union.path("")), ["a"]);

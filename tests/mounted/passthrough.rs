@@ -21,7 +21,7 @@ use crate::support::posix::{
 };
 use crate::support::privilege::skip;
 use crate::support::{Builder, Program, Scratch, Union};
-use crate::{isolated, needs_root};
+use crate::{isolated, needs_root, not_with};
 
 /// Mounts with passthrough; nothing, and a loud line, where the kernel has none or the mode of the run does not go with it.
 pub fn mount(builder: Builder) -> Option<Union> {
@@ -374,6 +374,7 @@ fn deleted_files_give_their_room_back() {
 
 #[test]
 fn layers_on_overlays_are_read_by_the_kernel_too_but_not_higher_stacks() {
+    not_with!("packed");
     let below = Union::new().lower("f a text=lower").program(Program::Kernel);
     needs_root!();
     let below = below.mount();
@@ -402,6 +403,7 @@ fn the_kernels_overlay_can_lie_on_top() {
 
 #[test]
 fn a_filesystem_without_direct_reads_is_told_apart() {
+    not_with!("packed");
     needs_root!();
     let scratch = Scratch::new();
     scratch.dir("tree");
