@@ -9,6 +9,8 @@ use crate::sys::{Errno, Object, Result};
 
 /// May read.
 pub const READ: u32 = 0o400;
+/// May look into a directory.
+pub const READ_AND_SEARCH: u32 = 0o500;
 /// May write.
 pub const WRITE: u32 = 0o200;
 /// May change the names in a directory.

@@ -259,9 +259,10 @@ impl Overlay {
                 Ok((marks, listing))
             };
             match list() {
-                // Whoever may look a name up need not have the right to list them all.
+                // Whoever may look a name up need not have the right to list them all, nor the other way round.
                 Err(Errno::ACCESS) if self.own.uid != 0 => {
-                    owner_rights::lend(&[&Object::Own(fd.clone())], owner_rights::READ, list)
+                    let dir = Object::Own(fd.clone());
+                    owner_rights::lend(&[&dir], owner_rights::READ_AND_SEARCH, list)
                 }
                 result => result,
             }

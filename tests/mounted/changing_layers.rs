@@ -330,20 +330,20 @@ fn open_files_of_replaced_directories_can_be_changed() {
 
 #[test]
 fn changes_of_lower_layers_are_seen_at_once_with_a_timeout_of_zero() {
-    not_with!("packed");
+    not_with!("packed", "writeback=1");
     needs_root!();
     SCENES.iter().for_each(|scene| scene());
 }
 
 #[test]
 fn changes_of_lower_layers_are_seen_in_a_user_namespace() {
-    not_with!("packed");
+    not_with!("packed", "writeback=1");
     isolated!(UserNamespace, SCENES.iter().for_each(|scene| scene()));
 }
 
 #[test]
 fn changes_of_lower_layers_are_seen_by_an_ordinary_user() {
-    not_with!("packed");
+    not_with!("packed", "writeback=1");
     isolated!(User, SCENES.iter().for_each(|scene| scene()));
 }
 
@@ -443,6 +443,7 @@ fn no_file_is_a_mix_of_two_while_they_are_replaced() {
 
 #[test]
 fn changes_that_nobody_asked_to_see_do_not_end_the_program() {
+    not_with!("timeout");
     needs_root!();
     let mut union = Union::new().lower(BUSY).lower("f e/y\nf f").unchecked_lowers().mount();
     replace(&union.lower(0, "d/a"), &"a".repeat(200_000));

@@ -5,10 +5,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags, fsync, major, minor};
+use rustix::io::Errno;
 
 use crate::support::posix::{
-    append, chmod, chown, exists, get_xattr, kind, long_name, lstat, mkdir, mknod, mode, mtime,
-    names, open_file, open_rw, owner, run, set_times, set_xattr, text,
+    append, chmod, chown, errno, exists, get_xattr, kind, long_name, lstat, mkdir, mknod, mode,
+    mtime, names, open_file, open_rw, owner, run, set_times, set_xattr, text,
 };
 use crate::support::{Field, Snapshot, Union, assert_same, tree};
 use crate::{isolated, needs_root, not_with};
@@ -379,6 +380,25 @@ fn directory_without_write_permission_takes_a_copied_up_child_of_an_ordinary_use
         append(union.path("d/b"), "+");
         assert_eq!((text(union.path("d/b")), mode(union.path("d"))), ("b+".into(), 0o555));
         assert_eq!(mtime(union.path("d")), (1000, 500_000_000));
+    });
+}
+
+/// Its names may be listed; nothing else may be known of them.
+#[test]
+fn upper_directory_without_search_permission_is_listed_by_an_ordinary_user() {
+    not_with!("xattr_permissions");
+    isolated!(User, {
+        let mut union = Union::new().lower("f d/low text=low").mount();
+        fs::write(union.path("d/up"), "up").unwrap();
+        chmod(union.path("d"), 0o444).unwrap();
+        for _ in 0..2 {
+            assert_eq!(names(union.path("d")), ["low", "up"]);
+            assert_eq!(errno(fs::metadata(union.path("d/up"))), Errno::ACCESS);
+            assert_eq!((mode(union.path("d")), mode(union.upper("d"))), (0o444, 0o444));
+            union.remount();
+        }
+        chmod(union.path("d"), 0o755).unwrap();
+        assert_eq!(text(union.path("d/up")), "up");
     });
 }
 

@@ -352,6 +352,7 @@ fn assert_work_is_empty(union: &Union) {
 
 #[test]
 fn deletion_in_an_upper_directory_that_vanished_is_an_error_and_no_endless_loop() {
+    not_with!("timeout");
     needs_root!();
     let union = Union::new().lower("f d/f text=f\nf other text=o").mount();
     fs::write(union.path("d/x"), "").unwrap();

@@ -200,7 +200,7 @@ fn a_file_is_read_in_pieces_of_128_kib_and_once() {
 #[test]
 fn every_read_is_a_message_where_nothing_is_cached() {
     needs_root!();
-    not_with!("cache");
+    not_with!("io=passthrough", "cache");
     for option in ["cache=never", "cache=none", "direct_io"] {
         let union = mount(Union::new().option(option).lower("f d/f text=data"));
         let read = || assert_eq!(text(union.path("d/f")), "data");
@@ -254,6 +254,7 @@ fn small_writes_are_collected_with_writeback() {
 /// Why `writeback=1` is not the default.
 #[test]
 fn a_file_that_was_opened_is_asked_for_again_with_writeback_only() {
+    not_with!("timeout", "io=passthrough", "io=passthrough");
     needs_root!();
     for (option, asked) in [("writeback=0", ""), ("writeback=1", "GETATTR 1")] {
         let union = mount(Union::new().option(option).lower("f d/a text=a"));

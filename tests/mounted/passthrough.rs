@@ -68,6 +68,7 @@ fn cached_pages(file: &File) -> u64 {
 
 #[test]
 fn a_lower_file_read_through_two_mounts_is_in_memory_once() {
+    not_with!("timeout");
     needs_root!();
     const PAGES: u64 = 256;
     let layer = Scratch::new();
@@ -403,7 +404,7 @@ fn the_kernels_overlay_can_lie_on_top() {
 
 #[test]
 fn a_filesystem_without_direct_reads_is_told_apart() {
-    not_with!("packed");
+    not_with!("packed", "io=passthrough");
     needs_root!();
     let scratch = Scratch::new();
     scratch.dir("tree");

@@ -15,12 +15,12 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid};
 
-use crate::needs_root;
 use crate::support::posix::{
     USER, append, as_user, chmod, create, errno, exists, get_xattr, lstat, mode, mtime, names,
     open_file, open_rw, run, text,
 };
 use crate::support::{Builder, Union};
+use crate::{needs_root, not_with};
 
 fn collecting() -> Builder {
     Union::new().option("writeback=1")
@@ -55,6 +55,7 @@ fn until<T>(mut action: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
 #[test]
 fn next_write_to_a_full_layer_fails_and_stat_does_not() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = small("4m").lower("f other text=other").mount();
     let file = create(union.path("new"), OFlags::WRONLY, 0o644).unwrap();
     file.write_all_at(&vec![1; 8 << 20], 0).unwrap();
@@ -78,6 +79,7 @@ fn next_write_to_a_full_layer_fails_and_stat_does_not() {
 #[test]
 fn writer_without_end_is_stopped() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = small("4m").lower("f a").mount();
     let target = format!("of={}", union.path("new").display());
     let dd = std::process::Command::new("dd")
@@ -91,6 +93,7 @@ fn writer_without_end_is_stopped() {
 #[test]
 fn close_tells_what_could_not_be_stored() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = small("2m").lower("f small text=small").mount();
     let target = format!("of={}", union.path("small").display());
     let dd = std::process::Command::new("dd")
@@ -104,6 +107,7 @@ fn close_tells_what_could_not_be_stored() {
 #[test]
 fn data_whose_copy_up_failed_is_not_shown() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let big = |dir: &Path| fs::write(dir.join("big"), vec![b'x'; 8 << 20]).unwrap();
     let mut union = small("2m").lower_with(big).mount();
     let file = open_rw(union.path("big"));
@@ -119,6 +123,7 @@ fn data_whose_copy_up_failed_is_not_shown() {
 #[test]
 fn what_is_not_sent_yet_is_seen_by_everybody() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = collecting().lower("f a text=lower").mount();
     let path = union.path("a");
     let (mut one, two) = (open_rw(&path), open_file(&path, OFlags::RDWR | OFlags::APPEND).unwrap());
@@ -143,6 +148,7 @@ fn what_is_not_sent_yet_is_seen_by_everybody() {
 #[test]
 fn space_and_ranges_see_what_is_not_sent_yet() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = collecting().lower("").upper("f a\nf b").mount();
     let (a, b) = (open_rw(union.path("a")), open_rw(union.path("b")));
     a.write_at(&[b'a'; 4096], 8192).unwrap();
@@ -172,6 +178,7 @@ fn space_and_ranges_see_what_is_not_sent_yet() {
 #[test]
 fn time_of_a_change_is_that_of_the_write_and_stays() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let mut union = collecting().lower("f a mtime=5\nf set\nf again").mount();
     let (a, set, again) =
         (open_rw(union.path("a")), open_rw(union.path("set")), open_rw(union.path("again")));
@@ -200,6 +207,7 @@ fn time_of_a_change_is_that_of_the_write_and_stays() {
 #[test]
 fn rights_that_change_before_the_data_is_sent_do_not_keep_it() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = collecting().lower("f a text=lower mode=0666").mount();
     let file = as_user(|| open_file(union.path("a"), OFlags::WRONLY).unwrap());
     file.write_at(b"U", 0).unwrap();
@@ -215,6 +223,7 @@ fn rights_that_change_before_the_data_is_sent_do_not_keep_it() {
 #[test]
 fn part_of_a_page_of_a_file_that_may_only_be_written() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let text_of = |name: &str| format!("f {name} text=0123456789 mode=0200 own={USER}:{USER}\n");
     let union = collecting().lower(&text_of("low")).upper(&text_of("up")).mount();
     for name in ["low", "up"] {
@@ -228,6 +237,7 @@ fn part_of_a_page_of_a_file_that_may_only_be_written() {
 #[test]
 fn set_id_bits_and_capabilities_go_when_write_returns() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = collecting().lower("f setid text=x mode=06777\nf capable text=x").mount();
     let capable = union.path("capable");
     run("setcap", ["cap_net_raw+ep", capable.to_str().unwrap()]);
@@ -242,6 +252,7 @@ fn set_id_bits_and_capabilities_go_when_write_returns() {
 #[test]
 fn file_that_is_deleted_before_it_is_sent_leaves_nothing() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = collecting().lower("f a text=lower\nf b text=lower").mount();
     let mut a = open_rw(union.path("a"));
     a.write_all(b"UPPER").unwrap();
@@ -260,6 +271,7 @@ fn file_that_is_deleted_before_it_is_sent_leaves_nothing() {
 #[test]
 fn data_follows_its_file_through_renames_and_links() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = collecting().lower("f d/e/a text=lower\nf d/l text=link\nh d/l2 to=d/l").mount();
     let (a, link) = (open_rw(union.path("d/e/a")), open_rw(union.path("d/l")));
     a.write_at(b"UPPER", 0).unwrap();
@@ -278,6 +290,7 @@ fn data_follows_its_file_through_renames_and_links() {
 #[test]
 fn fsync_and_unmount_send_everything() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let mut union = collecting().lower("f a\nf mapped text=0123").mount();
     let mut file = open_rw(union.path("a"));
     file.write_all(b"synced").unwrap();
@@ -293,6 +306,7 @@ fn fsync_and_unmount_send_everything() {
 #[test]
 fn signal_does_not_lose_what_open_files_have_not_sent() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let mut union = collecting().lower("f a text=lower").mount();
     let file = open_rw(union.path("a"));
     file.write_at(b"UPPER", 0).unwrap();
@@ -307,6 +321,7 @@ fn signal_does_not_lose_what_open_files_have_not_sent() {
 #[test]
 fn permissions_set_before_the_first_write_count() {
     needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
     let union = collecting().lower("f a text=lower").mount();
     let file = open_rw(union.path("a"));
     chmod(union.path("a"), 0o440).unwrap();
