@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     Advice, FallocateFlags, FlockOperation, OFlags, SeekFrom, copy_file_range, fallocate, flock,
@@ -361,13 +362,18 @@ fn the_data_of_a_metacopy_is_read_below_until_it_is_written() {
     assert_eq!((text(union.path("a")).as_str(), mode(union.path("a")) & 0o777), ("lower+", 0o600));
 }
 
+/// As soon as the kernel has told that nobody has them open, for which nobody waits.
 #[test]
 fn deleted_files_give_their_room_back() {
     let union = mounted!(Union::new().lower("").upper_on(|volume| {
         run("mount", ["-t", "tmpfs", "-o", "size=8m", "none", volume.to_str().unwrap()]);
     }));
     for round in 0..20 {
-        fs::write(union.path("f"), vec![round; 5 << 20]).unwrap_or_else(|e| panic!("{round}: {e}"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = fs::write(union.path("f"), vec![round; 5 << 20]) {
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{round}: {error}");
+            assert!(Instant::now() < deadline, "{round}: the room does not come back");
+        }
         assert!(fs::read(union.path("f")).unwrap() == vec![round; 5 << 20]);
         fs::remove_file(union.path("f")).unwrap();
     }
