@@ -184,9 +184,12 @@ impl Drop for Stage {
 pub struct Daemon(pub Pid);
 
 impl Daemon {
-    /// False when it has ended, also while nobody has reaped it.
+    /// False when it has ended, also while nobody has reaped it. It has not as long as one of its threads has its
+    /// descriptors, though the first one may be gone.
     pub fn is_running(self) -> bool {
-        self.stat().is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
+        const THREADS: usize = 17;
+        self.stat()
+            .is_some_and(|fields| fields[0] != "X" && (fields[0] != "Z" || fields[THREADS] != "1"))
     }
 
     /// The fields of /proc/PID/stat from the third on: state, parent, group, session.
