@@ -146,6 +146,12 @@ impl Mount {
             );
             let status = daemon.wait().unwrap();
             assert!(status.success(), "ended with {status} after the unmount:\n{}", self.log());
+        } else {
+            // Namespaces that other tests have just begun have a copy of it, and take our layers for used, until they
+            // have their own view or end.
+            while is_mounted_anywhere(&self.point) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 
@@ -258,6 +264,14 @@ impl Drop for Watchdog {
             thread.join().ok();
         }
     }
+}
+
+/// Whether any process has something mounted on `point`, which holds no character that mountinfo escapes.
+fn is_mounted_anywhere(point: &Path) -> bool {
+    let here = format!(" {} ", point.display());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut tables = processes.map(|process| fs::read_to_string(process.path().join("mountinfo")));
+    tables.any(|mounts| mounts.is_ok_and(|mounts| mounts.contains(&here)))
 }
 
 /// Makes every request on a FUSE connection fail. Killing the daemon is not enough where it waits
