@@ -14,7 +14,8 @@ use std::thread;
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 
-use crate::sys::Errno;
+use super::Adapter;
+use crate::sys::{Errno, Result};
 
 /// The errors that no writer has been told yet.
 pub(super) struct LostWrites {
@@ -93,5 +94,27 @@ fn have_forgotten(notifier: &Notifier, all: &Receiver<Lost>) {
             // The kernel has no such file any more, or is gone.
             log::debug!("node {}: what was not written is not forgotten: {error}", ino.0);
         }
+    }
+}
+
+impl Adapter {
+    /// Writes what the kernel has taken from its writer before, or from a mapping.
+    pub(super) fn write_collected(&self, ino: INodeNo, offset: u64, data: &[u8]) -> Result<usize> {
+        let write = |done: usize| {
+            self.overlay.write(self.node(ino), offset + done as u64, &data[done..], None)
+        };
+        // The kernel does not look how much it was: the rest has to succeed or fail.
+        let mut written = write(0);
+        while let Ok(done @ 1..) = written
+            && done < data.len()
+        {
+            written = write(done).map(|more| done + more);
+        }
+        written.inspect_err(|error| {
+            // With a timeout, those who read ask with their open files too.
+            if self.policy.writeback && self.policy.timeout.is_none() {
+                self.lost_writes.note(ino, offset, data.len(), *error);
+            }
+        })
     }
 }

@@ -12,6 +12,7 @@ mod labels;
 mod lost_writes;
 mod negotiate;
 pub mod passthrough;
+mod policy;
 mod readers;
 mod reply;
 pub mod statistics;
@@ -33,7 +34,7 @@ use fuser::{
 use crate::overlay::{
     Allocate, Flow, NodeId, Overlay, RenameFlags, SHORTEST_VIEW, SeekTo, SetAttr,
 };
-use crate::sys::{Errno, Result};
+use crate::sys::Errno;
 use convert::{caller, errno, kind, new_time, node};
 use lost_writes::LostWrites;
 use negotiate::Agreed;
@@ -42,54 +43,8 @@ use readers::Turn;
 use reply::{reply_count, reply_empty, reply_xattr};
 use statistics::{Message, Reporter, Statistics, Timed};
 
+pub use policy::{Pages, Policy};
 pub use readers::Readers;
-
-/// How the union is offered to the kernel.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// Whether the kernel need not tell of opens. If it does, a file is copied up when it is opened for
-    /// writing, and not only when it is first changed.
-    pub zero_open: bool,
-    /// Whether the kernel is to read and write regular files by itself. Then it tells of their opens.
-    pub passthrough: bool,
-    /// How long the kernel may answer from its caches; `None` for ever.
-    pub timeout: Option<Duration>,
-    /// What the kernel does with data that was read.
-    pub pages: Pages,
-    /// Whether ACLs are offered.
-    pub acl: bool,
-    /// Whether extended attributes are offered.
-    pub xattr: bool,
-    /// Whether the kernel collects writes and sends them later.
-    pub writeback: bool,
-    /// The largest write that the kernel sends in one message, in bytes.
-    pub max_write: u32,
-    /// Whether directories always have the link count 1.
-    pub static_nlink: bool,
-    /// The most threads that answer; `None` leaves it to [`Readers`].
-    pub threads: Option<u32>,
-}
-
-/// What becomes of data that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pages {
-    /// It stays in the page cache: only this mount changes files.
-    Kept,
-    /// It stays until the file is opened again, or has another time or size.
-    UntilOpened,
-    /// It does not stay: every read is a message.
-    None,
-}
-
-impl Pages {
-    fn of_opened(self) -> FopenFlags {
-        match self {
-            Self::Kept => FopenFlags::FOPEN_KEEP_CACHE,
-            Self::UntilOpened => FopenFlags::empty(),
-            Self::None => FopenFlags::FOPEN_DIRECT_IO,
-        }
-    }
-}
 
 /// As good as for ever, and small enough for every computation in the kernel.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -186,26 +141,6 @@ impl Adapter {
     /// To be held while `message` is answered, and no longer: the thread may wait when it is dropped.
     fn begin(&self, message: Message) -> Served<'_> {
         Served { turn: self.readers.begin(), _timed: self.statistics.time(message) }
-    }
-
-    /// Writes what the kernel has taken from its writer before, or from a mapping.
-    fn write_collected(&self, ino: INodeNo, offset: u64, data: &[u8]) -> Result<usize> {
-        let write = |done: usize| {
-            self.overlay.write(self.node(ino), offset + done as u64, &data[done..], None)
-        };
-        // The kernel does not look how much it was: the rest has to succeed or fail.
-        let mut written = write(0);
-        while let Ok(done @ 1..) = written
-            && done < data.len()
-        {
-            written = write(done).map(|more| done + more);
-        }
-        written.inspect_err(|error| {
-            // With a timeout, those who read ask with their open files too.
-            if self.policy.writeback && self.policy.timeout.is_none() {
-                self.lost_writes.note(ino, offset, data.len(), *error);
-            }
-        })
     }
 
     /// Tells about this mount while it is served.

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 
 use super::stage::Stage;
 use crate::archive::entry::Extent;
+use crate::layer::packed::layer::content_place as place;
 use crate::sys::{Errno, open};
 
 /// The name of a content.
@@ -57,12 +58,6 @@ impl Objects {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         Ok(rustix::fs::openat(&self.dir, place(id), flags, rustix::fs::Mode::empty())?.into())
     }
-}
-
-/// Where in the folder an object is.
-fn place(id: &ContentId) -> PathBuf {
-    let hex = id.to_hex();
-    Path::new(&hex[..2]).join(&hex[2..])
 }
 
 /// The name of the object at `path`.

@@ -32,6 +32,12 @@ pub struct PackedLayer {
     path: PathBuf,
 }
 
+/// Where in a store's folder `objects` the content with this hash lies (`docs/format.md`).
+pub fn content_place(content: &blake3::Hash) -> PathBuf {
+    let hex = content.to_hex();
+    Path::new(&hex[..2]).join(&hex[2..])
+}
+
 /// A content as long as nothing.
 fn empty_file() -> Result<OwnedFd> {
     rustix::fs::memfd_create("empty", MemfdFlags::CLOEXEC)
@@ -135,8 +141,7 @@ impl PackedLayer {
     pub fn open_content(&self, number: u32) -> Result<(OwnedFd, u64)> {
         let inode = self.index.inode(number)?;
         let Some(content) = self.index.content(&inode)? else { return Ok((empty_file()?, 0)) };
-        let hex = content.to_hex();
-        let place = Path::new(&hex[..2]).join(&hex[2..]);
+        let place = content_place(&content);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = match rustix::fs::openat(&self.objects, &place, flags, Mode::empty()) {
             Err(Errno::NOENT) => Err(Errno::IO),
