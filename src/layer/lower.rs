@@ -306,6 +306,29 @@ impl Lowers {
         read().inspect_err(|error| self.report(place, "cannot read attributes of", *error))
     }
 
+    /// Whether a layer is one of a store.
+    pub fn is_packed(&self, index: LayerIndex) -> bool {
+        matches!(self.layer(index), Layer::Packed(_))
+    }
+
+    /// Whether the layer has a directory for what is in it alone: its attributes are those of its next part.
+    pub fn is_implied(&self, dir: &LowerDir) -> Result<bool> {
+        match self.layer(dir.layer) {
+            Layer::Dir(_) => Ok(false),
+            Layer::Packed(layer) => layer.is_implied(inode(layer, dir)?),
+        }
+    }
+
+    /// Of one directory's parts, top first, the one whose attributes it has.
+    pub fn described<'d>(&self, parts: &'d [Arc<LowerDir>]) -> Result<Option<&'d Arc<LowerDir>>> {
+        for part in parts {
+            if !self.is_implied(part)? {
+                return Ok(Some(part));
+            }
+        }
+        Ok(parts.first())
+    }
+
     /// How the directory itself is that is kept open for `dir`, whatever has its name now.
     pub fn stat_open(&self, dir: &LowerDir) -> Result<Stat> {
         match self.layer(dir.layer) {

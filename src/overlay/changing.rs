@@ -122,7 +122,7 @@ impl Overlay {
             let found = if doubtful { self.find_again(node)? } else { None };
             let mut dir = directory(node)?.write();
             if let Some(unread) = found {
-                self.move_dir(node, &unread);
+                self.move_dir(node, &unread)?;
                 dir.lead_to(unread);
             } else if self.is_as_read(changing, node.id, &dir) {
                 return Ok(());
@@ -172,12 +172,14 @@ impl Overlay {
         Ok(Some(Directory::unread(found, siblings)))
     }
 
-    /// Has a node of a lower directory lead to the topmost of `dir`.
-    fn move_dir(&self, node: &Node, dir: &Directory) {
+    /// Has a node of a lower directory lead to the part of `dir` that has its attributes.
+    fn move_dir(&self, node: &Node, dir: &Directory) -> Result<()> {
+        let described = self.lowers.described(dir.parts())?;
         let mut state = node.state.lock();
-        if let (Place::Lower(place), Some(top)) = (&mut state.place, dir.top()) {
-            *place = LowerPlace::Dir(top.clone());
+        if let (Place::Lower(place), Some(part)) = (&mut state.place, described) {
+            *place = LowerPlace::Dir(part.clone());
         }
+        Ok(())
     }
 
     fn replace_contents(

@@ -142,9 +142,9 @@ impl Directory {
         self.candidates.iter().find(|dir| dir.layer == layer)
     }
 
-    /// The topmost lower directory that may be merged.
-    pub fn top(&self) -> Option<&Arc<LowerDir>> {
-        self.candidates.first()
+    /// The lower directories that may be merged, top first.
+    pub fn parts(&self) -> &[Arc<LowerDir>] {
+        &self.candidates
     }
 
     /// Takes the lower parts of `other` for its own, to be read from now on.

@@ -10,7 +10,7 @@ use super::node::{NameRef, Node, NodeId};
 use super::node_state::{Place, Plain};
 use super::node_table::Key;
 use super::{Entry, Overlay};
-use crate::layer::LowerPlace;
+use crate::layer::{LowerDir, LowerPlace};
 use crate::sys::{Errno, Object, Result, Stat};
 
 /// What there is to know about an object before it has a node.
@@ -90,10 +90,30 @@ impl Overlay {
         }
         let dir = contents.lower_dir(entry.layer).ok_or(Errno::IO)?;
         let place = match entry.kind.is_dir() {
-            true => LowerPlace::Dir(dir.child(entry.name.clone())),
+            true => LowerPlace::Dir(match self.described_below(contents, entry)? {
+                Some(part) => part,
+                None => dir.child(entry.name.clone()),
+            }),
             false => LowerPlace::Child(dir.clone(), entry.name.clone()),
         };
         self.find_lower(place)
+    }
+
+    /// The part of a lower directory that has its attributes, and its inode number, if that is not the topmost.
+    pub(super) fn described_below(
+        &self,
+        contents: &Contents,
+        entry: &NameEntry,
+    ) -> Result<Option<Arc<LowerDir>>> {
+        if !self.lowers.is_packed(entry.layer) || contents.names.merged(&entry.name).is_empty() {
+            return Ok(None);
+        }
+        let dir = contents.lower_dir(entry.layer).ok_or(Errno::IO)?;
+        if !self.lowers.is_implied(&dir.child(entry.name.clone()))? {
+            return Ok(None);
+        }
+        let parts = contents.lower_dirs_of(entry);
+        Ok(self.lowers.described(&parts)?.cloned())
     }
 
     /// An object of the upper layer; `impure` is whether it may carry a number of its own.

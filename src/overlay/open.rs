@@ -438,11 +438,12 @@ fn open_root(
     numbers: &InodeNumbers,
 ) -> Result<Arc<Node>, Errno> {
     let roots = lowers.roots();
-    let top = roots.first().ok_or(Errno::NOENT)?;
-    let top = LowerPlace::Dir(top.clone());
     let (stat, place) = match upper {
         Some(upper) => (stat_fd(upper.root.as_fd())?, Place::Upper),
-        None => (lowers.stat(&top)?, Place::Lower(top)),
+        None => {
+            let root = LowerPlace::Dir(lowers.described(roots)?.ok_or(Errno::NOENT)?.clone());
+            (lowers.stat(&root)?, Place::Lower(root))
+        }
     };
     let ino = numbers.number(stat.dev, stat.ino);
     for root in roots {

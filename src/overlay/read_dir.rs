@@ -136,6 +136,13 @@ impl Overlay {
                 return Ok(ino);
             }
         }
+        if entry.kind.is_dir()
+            && !entry.layer.is_upper()
+            && let Some(part) = self.described_below(contents, entry)?
+        {
+            let stat = self.lowers.stat(&LowerPlace::Dir(part))?;
+            return Ok(self.numbers.number(stat.dev, stat.ino));
+        }
         let dev = match filesystems.get(&entry.layer) {
             Some(dev) => *dev,
             None => {

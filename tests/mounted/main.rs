@@ -18,6 +18,7 @@ mod exercise;
 mod extended;
 mod files;
 mod hard_links;
+mod implied;
 mod inodes;
 mod layers;
 mod lifecycle;

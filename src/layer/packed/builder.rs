@@ -255,7 +255,9 @@ impl Builder {
                     if record.kind().is_dir() {
                         record.parent = numbers[dir as usize];
                         record.major = entries.len() as u32;
+                        // Deleted below and there again: it has nothing of what lies below.
                         record.opaque |= slot.whiteout;
+                        record.implied &= !slot.whiteout;
                         dirs.push_back(slot.inode);
                         self.inodes[dir as usize].nlink += 1;
                     } else {

@@ -137,7 +137,8 @@ pub struct Inode {
     pub parent: u32,
     /// Of a directory: whether nothing that lower layers have in it is there.
     pub opaque: bool,
-    /// Whether no entry of the archive is about it: a directory that must be there because something is in it.
+    /// Whether no entry of the archive is about it: a directory that must be there because something is in it. It has
+    /// the attributes of the same directory in a lower layer, if there is one.
     pub implied: bool,
 }
 

@@ -107,6 +107,12 @@ impl PackedLayer {
         })
     }
 
+    /// Whether the directory `dir` is there for what is in it alone. Its attributes are then those of the same directory
+    /// in a layer below.
+    pub fn is_implied(&self, dir: u32) -> Result<bool> {
+        Ok(self.index.inode(dir)?.implied)
+    }
+
     /// What the directory `dir` says.
     pub fn list(&self, dir: u32) -> Result<(DirMarks, Listing)> {
         let mut listing = Listing::default();
