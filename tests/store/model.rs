@@ -112,7 +112,9 @@ impl Model {
                 Some(Object::Dir { implied }) => {
                     let is_opaque = self.opaque.contains(path) || self.whiteouts.contains(path);
                     let opaque = if is_opaque { " opaque" } else { "" };
-                    let implied = if *implied { " implied" } else { "" };
+                    // What is deleted below has nothing of what lies there.
+                    let is_implied = *implied && !self.whiteouts.contains(path);
+                    let implied = if is_implied { " implied" } else { "" };
                     writeln!(text, "d {name}{opaque}{implied}")
                 }
             }
