@@ -4,29 +4,19 @@
 //! with the diff ids of the configuration. Bytes of configurations and of OCI manifests are kept as they came.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use serde::Deserialize;
 
-use super::config::{self, Config};
+use super::arriving::{Arriving, check_blob, diff_ids};
+use super::config;
 use super::import::Import;
-use super::layer_import::{Imported, Keep};
-use super::manifest::{self, Descriptor, IndexEntry, Manifest};
+use super::manifest::{self, Descriptor, IndexEntry, Manifest, Platform};
+use super::progress::{Progress, Status, Watched};
 use super::reference::Reference;
 use super::source::Source;
 use super::tags::Tagged;
 use super::{DiffId, Digest, Error, Result, Store};
-use crate::archive::{Limits, Shown};
-
-/// What a load tells while it goes on.
-pub trait Progress {
-    /// A layer of so many bytes as it came, which is stored already if `known`.
-    fn layer(&mut self, diff_id: &DiffId, bytes: u64, known: bool);
-    /// So many bytes of it have been read.
-    fn read(&mut self, bytes: u64);
-    /// The layer is complete.
-    fn done(&mut self, imported: Option<&Imported>);
-}
+use crate::archive::Shown;
 
 /// An image that has been loaded.
 #[derive(Clone, Debug)]
@@ -50,10 +40,10 @@ struct DockerImage {
 }
 
 /// How deep indexes may lie in one another.
-const DEEPEST_INDEX: usize = 4;
+pub const DEEPEST_INDEX: usize = 4;
 
 /// What of a stored image can be used again: the blob of each layer.
-type KnownBlobs = BTreeMap<DiffId, Descriptor>;
+pub type KnownBlobs = BTreeMap<DiffId, Descriptor>;
 
 impl Store {
     /// Loads all images of `open`'s source, and gives them their names; `name` instead, if it is one image.
@@ -64,12 +54,12 @@ impl Store {
         &self,
         open: impl FnOnce(&super::stage::Stage) -> Result<Source>,
         name: Option<&Reference>,
-        progress: &mut dyn Progress,
+        progress: &dyn Progress,
     ) -> Result<Vec<Loaded>> {
         let import = self.import()?;
         let source = open(&import.stage)?;
         let known = self.known_blobs()?;
-        let mut load = Load { import, source: &source, known, progress, limits: Limits::default() };
+        let mut load = Load { import, source: &source, known, progress };
         let mut loaded = load.images()?;
         if let Some(name) = name {
             match loaded.as_mut_slice() {
@@ -88,7 +78,7 @@ impl Store {
     }
 
     /// Gives a manifest its names, or lists it without.
-    pub(super) fn tag_all(&self, manifest: &Descriptor, names: &[Reference]) -> Result<()> {
+    pub fn tag_all(&self, manifest: &Descriptor, names: &[Reference]) -> Result<()> {
         let tagged = |name: Option<&Reference>| Tagged {
             name: name.map(ToString::to_string),
             manifest: manifest.digest,
@@ -102,7 +92,7 @@ impl Store {
     }
 
     /// The blobs of all layers of all images: they were compared with the diff ids when they came.
-    fn known_blobs(&self) -> Result<KnownBlobs> {
+    pub fn known_blobs(&self) -> Result<KnownBlobs> {
         let mut known = KnownBlobs::new();
         for tagged in self.tagged()? {
             // Of an image that cannot be read nothing is used.
@@ -120,8 +110,7 @@ struct Load<'s> {
     import: Import<'s>,
     source: &'s Source,
     known: KnownBlobs,
-    progress: &'s mut dyn Progress,
-    limits: Limits,
+    progress: &'s dyn Progress,
 }
 
 impl Load<'_> {
@@ -147,15 +136,12 @@ impl Load<'_> {
             .source
             .text(&image.config, config::LONGEST)?
             .ok_or_else(|| missing(&image.config))?;
-        let (config, diff_ids) = read_config(&bytes)?;
-        same_number(&diff_ids, image.layers.len())?;
-        drop(config);
+        let diff_ids = diff_ids(&bytes, image.layers.len())?;
         let mut layers = Vec::new();
         for (diff_id, member) in diff_ids.iter().zip(&image.layers) {
             layers.push(match self.known.get(diff_id).cloned() {
                 Some(blob) => {
-                    self.progress.layer(diff_id, blob.size, true);
-                    self.progress.done(None);
+                    self.is_known(diff_id, blob.size);
                     blob
                 }
                 None => self.layer(diff_id, member, None)?,
@@ -182,23 +168,18 @@ impl Load<'_> {
     fn oci_image(&mut self, entry: IndexEntry) -> Result<(Loaded, Descriptor)> {
         let name = entry.name.clone();
         let (descriptor, bytes) = self.manifest(entry.descriptor, 0)?;
-        let manifest = Manifest::read(&bytes, &descriptor.media_type)?;
-        let config_bytes = self.blob(&manifest.config, config::LONGEST)?;
-        let (_, diff_ids) = read_config(&config_bytes)?;
-        same_number(&diff_ids, manifest.layers.len())?;
-        for (diff_id, blob) in diff_ids.iter().zip(&manifest.layers) {
+        let image = Arriving::new(descriptor, bytes, |config| self.blob(config, config::LONGEST))?;
+        for (diff_id, blob) in &image.layers {
             if self.known.get(diff_id).is_some_and(|known| known.digest == blob.digest) {
-                self.progress.layer(diff_id, blob.size, true);
-                self.progress.done(None);
+                self.is_known(diff_id, blob.size);
                 continue;
             }
             self.layer(diff_id, &member_of(&blob.digest), Some(blob))?;
         }
-        self.import.blob(&config_bytes)?;
-        self.import.blob(&bytes)?;
+        self.import.image(&image)?;
         let names = name.map(|name| name.parse()).transpose()?.into_iter().collect();
-        let id = manifest.config.digest;
-        Ok((Loaded { id, manifest: descriptor.digest, names }, descriptor))
+        let descriptor = image.descriptor;
+        Ok((Loaded { id: image.id, manifest: descriptor.digest, names }, descriptor))
     }
 
     /// The manifest that a descriptor leads to, through indexes: the one for this machine.
@@ -211,14 +192,7 @@ impl Load<'_> {
             return Err(Error::failure("its indexes lead too deep"));
         }
         let entries = manifest::read_index(&bytes, &descriptor.media_type)?;
-        let ours = |entry: &IndexEntry| match &entry.platform {
-            Some((os, architecture)) => os == "linux" && *architecture == architecture_here(),
-            None => true,
-        };
-        let wanted = entries.into_iter().find(ours).ok_or_else(|| {
-            let here = architecture_here();
-            Error::not_found(format!("the image is not there for linux/{here}"))
-        })?;
+        let wanted = Platform::here().choose(entries)?;
         self.manifest(wanted.descriptor, depth + 1)
     }
 
@@ -226,9 +200,7 @@ impl Load<'_> {
     fn blob(&self, descriptor: &Descriptor, most: u64) -> Result<Vec<u8>> {
         let name = member_of(&descriptor.digest);
         let bytes = self.source.text(&name, most)?.ok_or_else(|| missing(&name))?;
-        if Digest::of(&bytes) != descriptor.digest || bytes.len() as u64 != descriptor.size {
-            return Err(wrong_blob(&descriptor.digest));
-        }
+        check_blob(descriptor, &bytes)?;
         Ok(bytes)
     }
 
@@ -240,58 +212,19 @@ impl Load<'_> {
         blob: Option<&Descriptor>,
     ) -> Result<Descriptor> {
         let (content, size) = self.source.member(member)?.ok_or_else(|| missing(member))?;
-        self.progress.layer(diff_id, size, false);
-        let content = Watched { source: content, progress: &mut *self.progress };
+        let layer = Some(diff_id.0);
+        let content = Watched::new(content, self.progress, layer, Status::LoadingLayer, size);
         let shown = Shown(member.as_bytes()).to_string();
-        let keep = if blob.is_some() { Keep::AsItCame } else { Keep::Compressed };
-        let imported = self.import.layer(&shown, content, self.limits, keep)?;
-        if imported.diff_id != *diff_id {
-            return Err(Error::damaged(format!(
-                "layer {shown}: it is {}, and not {}, as the configuration says",
-                imported.diff_id.0, diff_id.0
-            )));
-        }
-        let kept = Descriptor::layer(imported.compression, imported.blob);
-        if let Some(blob) = blob
-            && (kept.digest != blob.digest || kept.size != blob.size)
-        {
-            return Err(wrong_blob(&blob.digest));
-        }
-        self.progress.done(Some(&imported));
+        let (imported, kept) = self.import.expected_layer(&shown, content, diff_id, blob)?;
+        let status = if imported.known { Status::AlreadyExists } else { Status::LoadComplete };
+        self.progress.tell(layer.as_ref(), &status, size, size);
         self.known.insert(*diff_id, kept.clone());
         Ok(kept)
     }
-}
 
-/// Tells how far a layer has been read.
-struct Watched<'p, R> {
-    source: R,
-    progress: &'p mut dyn Progress,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        self.progress.read(count as u64);
-        Ok(count)
+    fn is_known(&self, diff_id: &DiffId, size: u64) {
+        self.progress.tell(Some(&diff_id.0), &Status::AlreadyExists, size, size);
     }
-}
-
-fn read_config(bytes: &[u8]) -> Result<(Config, Vec<DiffId>)> {
-    let config = Config::read(bytes)?;
-    let diff_ids = config.layers()?;
-    if diff_ids.len() > manifest::MOST_LAYERS {
-        return Err(manifest::too_many());
-    }
-    Ok((config, diff_ids))
-}
-
-fn same_number(diff_ids: &[DiffId], layers: usize) -> Result<()> {
-    if diff_ids.len() == layers {
-        return Ok(());
-    }
-    let named = diff_ids.len();
-    Err(Error::failure(format!("the manifest has {layers} layers, and the configuration {named}")))
 }
 
 fn member_of(digest: &Digest) -> String {
@@ -300,19 +233,4 @@ fn member_of(digest: &Digest) -> String {
 
 fn missing(member: &str) -> Error {
     Error::failure(format!("{} is missing", Shown(member.as_bytes())))
-}
-
-fn wrong_blob(digest: &Digest) -> Error {
-    Error::damaged(format!("blob {digest} is not what its name and size say"))
-}
-
-/// The processor, as Go calls it.
-pub(super) fn architecture_here() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
 }

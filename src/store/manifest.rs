@@ -1,6 +1,9 @@
 //! Manifests: which configuration and which layers an image has (OCI image specification, "Image Manifest", "Image
 //! Index"; Docker's schema 2 of it is the same but for the media types).
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,10 +52,21 @@ pub struct Manifest {
 pub struct IndexEntry {
     /// What it refers to.
     pub descriptor: Descriptor,
-    /// `os` and `architecture`, where it says so.
-    pub platform: Option<(String, String)>,
+    /// What it is for, where it says so.
+    pub platform: Option<Platform>,
     /// The name of the image, where it has one.
     pub name: Option<String>,
+}
+
+/// A system and a processor, by the names of Go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// The system.
+    pub os: String,
+    /// The processor.
+    pub architecture: String,
+    /// Which of its kind.
+    pub variant: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -116,6 +130,58 @@ impl Descriptor {
     }
 }
 
+impl Platform {
+    /// This machine.
+    pub fn here() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "386",
+            "powerpc64" => "ppc64le",
+            other => other,
+        };
+        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
+    }
+
+    /// The first entry of an index that is for this platform, or does not say what it is for.
+    pub fn choose(&self, entries: Vec<IndexEntry>) -> Result<IndexEntry> {
+        let fits = |entry: &IndexEntry| entry.platform.as_ref().is_none_or(|its| self.takes(its));
+        let none = || Error::not_found(format!("the image is not there for {self}"));
+        entries.into_iter().find(fits).ok_or_else(none)
+    }
+
+    fn takes(&self, other: &Self) -> bool {
+        self.os == other.os
+            && self.architecture == other.architecture
+            && (self.variant.is_none() || self.variant == other.variant)
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split('/').map(ToOwned::to_owned);
+        let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
+        match (os, architecture, parts.next()) {
+            (Some(os), Some(architecture), None) if !os.is_empty() && !architecture.is_empty() => {
+                Ok(Self { os, architecture, variant })
+            }
+            _ => Err(Error::failure(format!(
+                "`{}` is no platform: OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT is needed",
+                Shown(text.as_bytes())
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
 impl Manifest {
     /// Reads a manifest that something refers to as `media_type`.
     ///
@@ -176,7 +242,9 @@ fn index_entry(value: &Value) -> Result<IndexEntry> {
     let annotation = |key: &str| text(&value["annotations"][key]);
     Ok(IndexEntry {
         descriptor: Descriptor::of(value)?,
-        platform: text(&platform["os"]).zip(text(&platform["architecture"])),
+        platform: text(&platform["os"]).zip(text(&platform["architecture"])).map(
+            |(os, architecture)| Platform { os, architecture, variant: text(&platform["variant"]) },
+        ),
         name: annotation("io.containerd.image.name").or_else(|| annotation(super::tags::REF_NAME)),
     })
 }

@@ -9,6 +9,7 @@
 //!
 //! The formats and the order of steps are described in `docs/store.md`.
 
+pub mod arriving;
 pub mod blobs;
 pub mod collect;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod layer_import;
 pub mod load;
 pub mod manifest;
 pub mod objects;
+pub mod progress;
 pub mod reference;
 pub mod rootfs;
 pub mod save;

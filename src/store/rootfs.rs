@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::import::Import;
 use super::layer_import::{Imported, Keep};
-use super::load::{Loaded, architecture_here};
+use super::load::Loaded;
+use super::manifest::Platform;
 use super::manifest::{self, Descriptor, Manifest};
 use super::reference::Reference;
 use super::{Error, Result, Store, timestamp};
@@ -74,7 +75,7 @@ impl Store {
         let created = timestamp::format(timestamp::of_making());
         let config = json!({
             "created": created,
-            "architecture": architecture_here(),
+            "architecture": Platform::here().architecture,
             "os": "linux",
             "config": {},
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id.0.to_string()] },

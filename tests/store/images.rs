@@ -48,6 +48,38 @@ fn every_form_of_image_gives_the_same_image() {
 }
 
 #[test]
+fn progress_is_lines_or_objects_or_nothing() {
+    let image = TestImage::small();
+    let program = Program::new();
+    program.write("image.tar", &archive(&image.oci("app:1", gzip, "+gzip")));
+    let output = program.run("image load --json image.tar");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let result = lines.pop().unwrap();
+    assert_eq!((&result["name"], &result["image"]), (&"app:1".into(), &image.id().into()));
+    for layer in &image.layers {
+        let id = Digest::of(layer).to_string();
+        let of: Vec<&Value> = lines.iter().filter(|line| line["id"] == id).collect();
+        let size = gzip(layer).len();
+        let told = |line: &Value| {
+            (
+                line["status"].as_str().unwrap().to_owned(),
+                line["current"].clone(),
+                line["total"].clone(),
+            )
+        };
+        assert_eq!(told(of[0]), ("Loading layer".into(), 0.into(), size.into()));
+        let last = of[of.len() - 1];
+        assert_eq!(told(last), ("Load complete".into(), size.into(), size.into()));
+    }
+    let output = program.run("image load -q image.tar");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(program.fails("image load -q --json image.tar").0, 2);
+}
+
+#[test]
 fn a_directory_is_loaded_through_indexes() {
     let image = TestImage::small();
     let program = Program::new();

@@ -17,7 +17,7 @@ pub struct Program {
 
 impl Program {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: crate::support::folder() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

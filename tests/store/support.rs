@@ -120,6 +120,11 @@ impl Tar {
     }
 }
 
+/// A folder that goes with what is returned, on the disk that the program is built on.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
 /// A store in a folder that goes with it.
 pub struct TestStore {
     pub store: Store,
@@ -128,7 +133,7 @@ pub struct TestStore {
 
 impl TestStore {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         Self { store: Store::open(&dir.path().join("store")).unwrap(), _dir: dir }
     }
 

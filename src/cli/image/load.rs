@@ -1,13 +1,14 @@
 //! `plyfs image load [FILE|-]`.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
-use super::progress::Bars;
+use super::progress::ProgressArgs;
 use crate::cli::error::CliError;
 use crate::store::Store;
 use crate::store::reference::Reference;
@@ -32,9 +33,8 @@ pub struct LoadArgs {
     #[arg(short, long, value_name = "NAME[:TAG]")]
     tag: Option<String>,
 
-    /// Print no progress
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 impl LoadArgs {
@@ -47,19 +47,23 @@ impl LoadArgs {
                 "no archive: name one, or give one to standard input".into(),
             ));
         }
-        let mut bars = Bars::new(self.quiet);
+        let teller = self.progress.teller();
         let open = |stage: &_| match &path {
             Some(path) => Source::open(path, stage),
             None => Source::read(stdin()?, stage),
         };
-        let loaded = store.load(open, name.as_ref(), &mut bars)?;
-        let mut out = io::stdout().lock();
+        let loaded = store.load(open, name.as_ref(), &teller)?;
         for image in loaded {
+            let result = |line: &str, name: Option<String>| {
+                let id = image.id.to_string();
+                let object = json!({ "status": "Loaded image", "name": name, "image": id });
+                self.progress.result(line, &object)
+            };
             for name in &image.names {
-                writeln!(out, "Loaded image: {name}")?;
+                result(&format!("Loaded image: {name}"), Some(name.to_string()))?;
             }
             if image.names.is_empty() {
-                writeln!(out, "Loaded image ID: {}", image.id)?;
+                result(&format!("Loaded image ID: {}", image.id), None)?;
             }
         }
         Ok(())

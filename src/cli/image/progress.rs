@@ -1,77 +1,129 @@
-//! How a load goes on: a bar for each layer on a terminal, a line for each elsewhere. The words are docker's.
+//! How images come and go, layer by layer: bars on a terminal, a line for each complete layer elsewhere, or JSON.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
 use super::table;
-use crate::store::DiffId;
-use crate::store::layer_import::Imported;
-use crate::store::load::Progress;
+use crate::cli::error::one_line;
+use crate::store::Digest;
+use crate::store::progress::{Progress, Status};
 
-/// Tells on standard error.
-pub struct Bars {
+/// How to tell.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct ProgressArgs {
+    /// Print no progress
+    #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
-    /// On a terminal: all bars.
-    bars: Option<MultiProgress>,
+
+    /// Print one JSON object a line: the progress of each layer (id, status, current, total), then the result
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the progress goes.
+enum Form {
+    Nowhere,
+    Bars(MultiProgress),
+    Lines,
+    Json,
+}
+
+/// Tells on standard error; as JSON on standard output.
+pub struct Teller {
+    form: Form,
+    layers: Mutex<HashMap<Option<Digest>, Layer>>,
+}
+
+/// What has been told of a layer.
+struct Layer {
     bar: Option<ProgressBar>,
-    layer: String,
-    known: bool,
+    status: Status,
+    at: Instant,
 }
 
-const LOADING: &str = "{prefix}: Loading layer [{bar:50.=>-}] {bytes}/{total_bytes}";
-const DONE: &str = "{prefix}: {msg}";
+/// How often the bytes of a layer are told as JSON, at most.
+const PAUSE: Duration = Duration::from_millis(100);
 
-impl Bars {
-    /// Tells nothing if `quiet`.
-    pub fn new(quiet: bool) -> Self {
-        let terminal = !quiet && io::stderr().is_terminal();
-        let bars = terminal.then(MultiProgress::new);
-        Self { quiet, bars, bar: None, layer: String::new(), known: false }
+const MOVING: &str = "{prefix}: {msg} [{bar:50.=>-}] {bytes}/{total_bytes}";
+const STANDING: &str = "{prefix}: {msg}";
+
+impl ProgressArgs {
+    /// Begins to tell.
+    pub fn teller(self) -> Teller {
+        let form = match self {
+            Self { quiet: true, .. } => Form::Nowhere,
+            Self { json: true, .. } => Form::Json,
+            _ if io::stderr().is_terminal() => Form::Bars(MultiProgress::new()),
+            _ => Form::Lines,
+        };
+        Teller { form, layers: Mutex::default() }
     }
 
-    fn line(&self, text: &str) {
-        // Nobody is left to tell when standard error cannot be written.
-        drop(writeln!(io::stderr(), "{}: {text}", self.layer));
+    /// Prints a result: `line`, or `object` as JSON.
+    pub fn result(self, line: &str, object: &Value) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json { writeln!(out, "{object}") } else { writeln!(out, "{}", one_line(line)) }
     }
 }
 
-impl Progress for Bars {
-    fn layer(&mut self, diff_id: &DiffId, bytes: u64, known: bool) {
-        self.layer = table::id(&diff_id.0, false);
-        self.known = known;
-        if let Some(bars) = &self.bars {
-            let bar = bars.add(ProgressBar::new(bytes));
-            if let Ok(style) = ProgressStyle::with_template(LOADING) {
-                bar.set_style(style);
+impl Progress for Teller {
+    fn tell(&self, layer: Option<&Digest>, status: &Status, current: u64, total: u64) {
+        if matches!(self.form, Form::Nowhere) {
+            return;
+        }
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = layers.get(&layer.copied());
+        let same = known.is_some_and(|known| known.status == *status);
+        let short = layer.map_or_else(|| "layer".to_owned(), |layer| table::id(layer, false));
+        let mut bar = None;
+        match &self.form {
+            Form::Nowhere => {}
+            Form::Lines if status.is_last() && !same => {
+                print(io::stderr(), &format!("{short}: {}", one_line(&status.to_string())));
             }
-            bar.set_prefix(self.layer.clone());
-            self.bar = Some(bar);
-        }
-    }
-
-    fn read(&mut self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
-        }
-    }
-
-    fn done(&mut self, imported: Option<&Imported>) {
-        let known = self.known || imported.is_some_and(|imported| imported.known);
-        let text = if known { "Already exists" } else { "Load complete" };
-        if let Some(bar) = self.bar.take() {
-            if let Ok(style) = ProgressStyle::with_template(DONE) {
-                bar.set_style(style);
+            Form::Lines => {}
+            Form::Json => {
+                let recent = known.is_some_and(|known| known.at.elapsed() < PAUSE);
+                if same && recent && current != total {
+                    return;
+                }
+                let id = layer.map(ToString::to_string);
+                let status = status.to_string();
+                let line =
+                    json!({ "id": id, "status": status, "current": current, "total": total });
+                print(io::stdout(), &line.to_string());
             }
-            bar.finish_with_message(text);
-        } else if !self.quiet {
-            self.line(text);
+            Form::Bars(bars) => {
+                let its = known.and_then(|known| known.bar.clone());
+                let its = its.unwrap_or_else(|| bars.add(ProgressBar::new(total)));
+                if !same {
+                    let template = if status.is_moving() { MOVING } else { STANDING };
+                    if let Ok(style) = ProgressStyle::with_template(template) {
+                        its.set_style(style);
+                    }
+                    its.set_prefix(short);
+                    its.set_message(one_line(&status.to_string()));
+                }
+                its.set_length(total.max(current));
+                its.set_position(current);
+                if status.is_last() {
+                    its.finish();
+                }
+                bar = Some(its);
+            }
         }
-        if let Some(count) = imported.map(|imported| imported.replaced).filter(|count| *count > 0) {
-            log::warn!(
-                "layer {}: {count} names came more than once: the last of each is kept",
-                self.layer
-            );
-        }
+        let told = Layer { bar, status: status.clone(), at: Instant::now() };
+        layers.insert(layer.copied(), told);
     }
+}
+
+fn print(mut out: impl Write, line: &str) {
+    // Nobody is left to tell when the output cannot be written.
+    drop(writeln!(out, "{line}"));
 }
