@@ -159,6 +159,16 @@ impl Upper {
     /// Deletes the directory `name` of this layer, which holds at most whiteouts; `covers` is whether
     /// lower layers have the name too.
     pub fn delete_dir(&self, dir: BorrowedFd<'_>, name: &OsStr, covers: bool) -> Result<()> {
+        if !covers {
+            match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+                // It holds whiteouts.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                result => {
+                    fault::point("rmdir.removed");
+                    return result;
+                }
+            }
+        }
         let taken = match (covers, self.form) {
             (true, Form::CharDevice) => {
                 let whiteout = self.work.stage_whiteout()?;

@@ -23,7 +23,16 @@ impl InodeNumbers {
 
     /// The union's number for inode `ino` on filesystem `dev`.
     pub fn number(&self, dev: u64, ino: u64) -> u64 {
-        let number = match self.filesystem(dev) {
+        self.number_at(self.filesystem(dev), ino)
+    }
+
+    /// The union's number for inode `ino` on the filesystem that was met first: the upper layer's, if there is one.
+    pub fn on_first(&self, ino: u64) -> u64 {
+        self.number_at(0, ino)
+    }
+
+    fn number_at(&self, filesystem: u64, ino: u64) -> u64 {
+        let number = match filesystem {
             0 if ino < 1 << 63 => ino,
             at => (at << FILESYSTEM_SHIFT) | fold(ino),
         };

@@ -51,6 +51,23 @@ impl Overlay {
         contents: &Contents,
         entry: &NameEntry,
     ) -> Result<(Arc<Node>, super::Attr)> {
+        let (node, stat) = self.enter_node(parent, contents, entry)?;
+        let attr = match stat {
+            Some(stat) => Ok(self.shown(&node, stat)),
+            None => self.node_attr(&node),
+        };
+        let attr = attr.inspect_err(|_| self.forget(node.id, 1))?;
+        Ok((node, attr))
+    }
+
+    /// The node for a name in `parent`, with one more reference, and its attributes if it was not known: for those
+    /// who need none.
+    pub(super) fn enter_node(
+        &self,
+        parent: &Arc<Node>,
+        contents: &Contents,
+        entry: &NameEntry,
+    ) -> Result<(Arc<Node>, Option<Stat>)> {
         let name = NameRef {
             parent: parent.clone(),
             name: entry.name.clone(),
@@ -59,8 +76,7 @@ impl Overlay {
         };
         if let Some(node) = self.nodes.acquire(&entry.node, &name) {
             self.lead_to(&node, contents, entry);
-            let attr = self.node_attr(&node).inspect_err(|_| self.forget(node.id, 1))?;
-            return Ok((node, attr));
+            return Ok((node, None));
         }
         let found = self.find(parent, contents, entry)?;
         let (stat, linked) = (found.stat, found.linked);
@@ -75,12 +91,7 @@ impl Overlay {
         self.note_data_source(&node, &stat, &contents.stack)
             .inspect_err(|_| self.forget(node.id, 1))?;
         // A node that was known by its inode may be somewhere else by now than what was just found.
-        let attr = match !linked {
-            true => Ok(self.shown(&node, stat)),
-            false => self.node_attr(&node),
-        };
-        let attr = attr.inspect_err(|_| self.forget(node.id, 1))?;
-        Ok((node, attr))
+        Ok((node, (!linked).then_some(stat)))
     }
 
     fn find(&self, parent: &Node, contents: &Contents, entry: &NameEntry) -> Result<Found> {

@@ -105,13 +105,14 @@ impl Overlay {
 
     fn pin_open(&self, node: &Node, object: &Object) -> Result<Pinned> {
         let open = match node.kind {
-            FileKind::Regular => self.descriptors.get(Key::Data(node.id.0)).map(|data| data.fd),
-            FileKind::Directory => self.descriptors.get(Key::UpperDir(node.id.0)).map(|dir| dir.fd),
+            FileKind::Regular => self.descriptors.get(Key::Data(node.id.0)),
             _ => None,
         };
-        // A descriptor on the lower file that the node had before its copy-up does not count.
-        let open = open.filter(|fd| same_inode(&Object::Own(fd.clone()), object) == Ok(true));
-        match open {
+        // What was opened for reading only may be the lower file, that the node had before its copy-up.
+        let open = open.filter(|data| {
+            data.writable || same_inode(&Object::Own(data.fd.clone()), object) == Ok(true)
+        });
+        match open.map(|data| data.fd) {
             Some(fd) => Ok(Pinned::Open(fd)),
             None => self
                 .descriptors

@@ -43,7 +43,7 @@ impl Overlay {
         let node = {
             let contents = self.contents(&parent)?;
             let entry = contents.names.visible(name).ok_or(Errno::NOENT)?;
-            self.enter(&parent, &contents, entry)?.0
+            self.enter_node(&parent, &contents, entry)?.0
         };
         let removed = match (directory, node.kind.is_dir()) {
             (false, true) => Err(Errno::ISDIR),

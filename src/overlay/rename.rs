@@ -124,7 +124,7 @@ impl Overlay {
         let entered = {
             let contents = self.contents(at.dir)?;
             match contents.names.visible(at.name) {
-                Some(entry) => self.enter(at.dir, &contents, entry)?.0,
+                Some(entry) => self.enter_node(at.dir, &contents, entry)?.0,
                 None => return Ok(None),
             }
         };
@@ -337,10 +337,12 @@ impl Overlay {
         let unpin = |_: &Errno| {
             target.inspect(|target| self.unpin_unless(was_pinned, target));
         };
+        let ino = number_of(locked.from().names.get(from.name));
         if let Some(target) = target {
             self.make_way(upper, to, target, &arriving, locked.to())?;
         }
-        self.prepare_arrival(upper, source, &arriving, locked.to(), &to_dir).inspect_err(unpin)?;
+        self.prepare_arrival(upper, (source, ino), &arriving, locked.to(), &to_dir)
+            .inspect_err(unpin)?;
         let mut replaced =
             target.and_then(|target| target.dir.as_ref()).map(|dir| dir.contents.write());
         {
@@ -349,7 +351,6 @@ impl Overlay {
             source.leave(from.dir, from.name);
             upper.rename(leaving, arriving, source.kind).inspect_err(unpin)?;
             fault::point("rename.published");
-            let ino = locked.from().names.get(from.name).map_or(0, |entry| entry.ino);
             if let Some(target) = target {
                 target.remove_name(to.dir, to.name);
             }
@@ -415,11 +416,11 @@ impl Overlay {
         Ok(())
     }
 
-    /// What has to be true on disk before `source` arrives.
+    /// What has to be true on disk before `source` arrives, which is an inode with this number.
     fn prepare_arrival(
         &self,
         upper: &Upper,
-        source: &Node,
+        (source, ino): (&Node, u64),
         arriving: &Spot<'_>,
         contents: &mut Contents,
         dir: &Arc<std::os::fd::OwnedFd>,
@@ -433,8 +434,7 @@ impl Overlay {
         } else {
             upper.prepare_name(&object, source.kind, arriving.name)?;
         }
-        let stat = self.upper_stat(&object)?;
-        if source.ino != self.numbers.number(stat.dev, stat.ino) {
+        if source.ino != self.numbers.on_first(ino) {
             self.mark_impure(upper, contents, dir)?;
         }
         Ok(())
@@ -452,16 +452,15 @@ impl Overlay {
         let to_dir = self.upper_dir(to.dir)?;
         let one = spot(from_dir.as_fd(), from.name, locked.from().names.get(from.name));
         let other = spot(to_dir.as_fd(), to.name, locked.to().names.get(to.name));
-        self.prepare_arrival(upper, source, &other, locked.to(), &to_dir)?;
-        self.prepare_arrival(upper, target, &one, locked.from(), &from_dir)?;
+        let source_ino = number_of(locked.from().names.get(from.name));
+        let target_ino = number_of(locked.to().names.get(to.name));
+        self.prepare_arrival(upper, (source, source_ino), &other, locked.to(), &to_dir)?;
+        self.prepare_arrival(upper, (target, target_ino), &one, locked.from(), &from_dir)?;
         let _names = self.rename_lock.write();
         source.leave(from.dir, from.name);
         target.leave(to.dir, to.name);
         upper.exchange(one, other)?;
         fault::point("rename.exchanged");
-        let ino = |entry: Option<&NameEntry>| entry.map_or(0, |entry| entry.ino);
-        let source_ino = ino(locked.from().names.get(from.name));
-        let target_ino = ino(locked.to().names.get(to.name));
         arrive(locked.to(), from, to, source, source_ino);
         arrive(locked.from(), to, from, target, target_ino);
         Ok(())
@@ -496,6 +495,11 @@ fn is_ancestor(one: &Arc<Node>, other: &Arc<Node>) -> bool {
             None => return false,
         }
     }
+}
+
+/// The number of the upper inode behind a name; 0 if there is none.
+fn number_of(entry: Option<&NameEntry>) -> u64 {
+    entry.map_or(0, |entry| entry.ino)
 }
 
 fn spot<'a>(

@@ -23,6 +23,7 @@ pub const POINTS: &[&str] = &[
     "unlink.published",
     "rmdir.whiteout-staged",
     "rmdir.moved-away",
+    "rmdir.removed",
     "rename.prepared",
     "rename.target-cleared",
     "rename.opaque-set",

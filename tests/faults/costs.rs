@@ -24,7 +24,7 @@ fn union(layers: usize, dir: &tempfile::TempDir) -> Overlay {
 }
 
 /// The system calls that `work` makes, and its result.
-fn calls<T: Send>(work: impl FnOnce() -> T + Send) -> (String, T) {
+pub fn calls<T: Send>(work: impl FnOnce() -> T + Send) -> (String, T) {
     let mut calls = Vec::new();
     let result = watch(
         |call| {

@@ -17,6 +17,7 @@ mod syscalls;
 mod tree;
 
 mod costs;
+mod costs_of_changes;
 mod exchanged;
 mod ground;
 mod layers;

@@ -183,6 +183,12 @@ scenarios! {
     delete_a_new_directory: Scenario {
         upper: "d d/new",
         change: |root| fs::remove_dir(root.join("d/new")),
+        points: &["rmdir.removed"],
+        ..NOTHING
+    };
+    delete_a_new_directory_that_holds_whiteouts: Scenario {
+        upper: "w d/new/old",
+        change: |root| fs::remove_dir(root.join("d/new")),
         points: &["rmdir.moved-away"],
         ..NOTHING
     };
