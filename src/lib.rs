@@ -2,9 +2,10 @@
 //!
 //! The layers of the code, each of which knows only those below it (see `docs/architecture.md`):
 //! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`];
-//! [`check`] and [`convert`] go beside [`fuse`], [`store`] beside [`overlay`], on [`archive`] and [`layer`].
+//! [`check`], [`convert`] and [`changes`] go beside [`fuse`], [`store`] beside [`overlay`], on [`archive`] and [`layer`].
 
 pub mod archive;
+pub mod changes;
 pub mod check;
 pub mod cli;
 pub mod convert;

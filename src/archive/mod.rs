@@ -16,6 +16,7 @@ mod pax;
 pub mod reader;
 mod sparse;
 pub mod writer;
+pub mod zstd;
 
 use std::fmt;
 use std::io;

@@ -5,7 +5,9 @@
 
 mod called_as;
 mod check;
+mod commit;
 mod convert;
+mod diff;
 mod error;
 mod generate;
 mod image;
@@ -54,6 +56,8 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      plyfs stats MOUNTPOINT\n       \
                      plyfs check [--repair] UPPER\n       \
                      plyfs convert --to FORM LAYER\n       \
+                     plyfs diff UPPER [LOWER...]\n       \
+                     plyfs commit --upper DIR --image IMAGE [NAME[:TAG]]\n       \
                      plyfs image COMMAND\n       \
                      plyfs store COMMAND";
 
@@ -64,6 +68,8 @@ enum Subcommands {
     Stats(stats::StatsArgs),
     Check(check::CheckArgs),
     Convert(convert::ConvertArgs),
+    Diff(diff::DiffArgs),
+    Commit(commit::CommitArgs),
     Image(image::ImageArgs),
     Store(store::StoreCommandArgs),
     #[command(hide = true)]
@@ -102,6 +108,8 @@ fn run(
         Subcommands::Stats(args) => args.run(),
         Subcommands::Check(args) => return args.run(),
         Subcommands::Convert(args) => args.run(),
+        Subcommands::Diff(args) => args.run(),
+        Subcommands::Commit(args) => args.run(),
         Subcommands::Image(args) => args.run(),
         Subcommands::Store(args) => return args.run(),
         Subcommands::Generate(args) => args.run(),

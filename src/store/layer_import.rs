@@ -11,6 +11,7 @@ use super::objects::NewObjects;
 use super::{DiffId, Digest, Error, Result, Store, tar_split};
 use crate::archive::gzip::GzipWriter;
 use crate::archive::oci_whiteout::{Meaning, meaning};
+use crate::archive::zstd::ZstdWriter;
 use crate::archive::{Compression, Decompressed, Entry, Kind, Limits, Reader, Refusal};
 use crate::layer::packed::Builder;
 use crate::layer::packed::builder::{Body, Object};
@@ -47,10 +48,32 @@ pub struct Imported {
 /// How a layer that comes uncompressed is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Compressed.
+    /// As gzip.
     Compressed,
+    /// As zstd.
+    Zstd,
     /// As it came: somebody refers to it by its digest.
     AsItCame,
+}
+
+impl Keep {
+    /// Compressed like this.
+    pub fn new(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::AsItCame,
+            Compression::Gzip => Self::Compressed,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
+
+    /// How what comes like this is to be compressed here.
+    fn compress(self, came: Compression) -> Compression {
+        match (came, self) {
+            (Compression::None, Self::Compressed) => Compression::Gzip,
+            (Compression::None, Self::Zstd) => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
 }
 
 impl Store {
@@ -97,8 +120,8 @@ impl Import<'_> {
     ) -> std::result::Result<Imported, Refusal> {
         let mut source = BufReader::with_capacity(128 << 10, source);
         let compression = Compression::of(source.fill_buf()?);
-        let compress = compression == Compression::None && keep == Keep::Compressed;
-        let mut blob = BlobWriter::new(compress, self.new_blob()?);
+        let compress = keep.compress(compression);
+        let mut blob = BlobWriter::new(compress, self.new_blob()?)?;
         let folder = self.stage.path(LAYERS).join(NEW);
         fs::create_dir(&folder)?;
         let source = Decompressed::new(Tee { source, copy: &mut blob }, limits)?;
@@ -125,30 +148,34 @@ impl Import<'_> {
             fs::write(folder.join("meta.json"), text)?;
             fs::rename(&folder, &staged)?;
         }
-        let compression = if compress { Compression::Gzip } else { compression };
+        let compression = if compress == Compression::None { compression } else { compress };
         let blob = self.keep_blob(blob.finish()?)?;
         Ok(Imported { diff_id, compression, blob, known, replaced, meta })
     }
 }
 
 /// Writes the archive of a layer as it is kept: as it came, or compressed fast.
-enum BlobWriter {
+pub(super) enum BlobWriter {
     AsItCame(Digesting<File>),
-    Compressing(Box<GzipWriter<Digesting<File>>>),
+    Gzip(Box<GzipWriter<Digesting<File>>>),
+    Zstd(Box<ZstdWriter<Digesting<File>>>),
 }
 
 impl BlobWriter {
-    fn new(compress: bool, blob: Digesting<File>) -> Self {
-        if !compress {
-            return Self::AsItCame(blob);
-        }
-        Self::Compressing(Box::new(GzipWriter::new(blob)))
+    /// Begins a blob that is compressed like this here; not at all if it comes as it is to be.
+    pub(super) fn new(compress: Compression, blob: Digesting<File>) -> io::Result<Self> {
+        Ok(match compress {
+            Compression::None => Self::AsItCame(blob),
+            Compression::Gzip => Self::Gzip(Box::new(GzipWriter::new(blob))),
+            Compression::Zstd => Self::Zstd(Box::new(ZstdWriter::new(blob)?)),
+        })
     }
 
-    fn finish(self) -> io::Result<Digesting<File>> {
+    pub(super) fn finish(self) -> io::Result<Digesting<File>> {
         match self {
             Self::AsItCame(blob) => Ok(blob),
-            Self::Compressing(encoder) => encoder.finish(),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
         }
     }
 }
@@ -157,14 +184,16 @@ impl Write for BlobWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         match self {
             Self::AsItCame(blob) => blob.write(buffer),
-            Self::Compressing(encoder) => encoder.write(buffer),
+            Self::Gzip(encoder) => encoder.write(buffer),
+            Self::Zstd(encoder) => encoder.write(buffer),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::AsItCame(blob) => blob.flush(),
-            Self::Compressing(encoder) => encoder.flush(),
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
         }
     }
 }

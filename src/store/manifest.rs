@@ -23,6 +23,7 @@ pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// What refers to a blob.
@@ -105,6 +106,24 @@ impl Descriptor {
             Compression::Zstd => "+zstd",
         };
         Self { media_type: format!("{LAYER}{suffix}"), digest, size }
+    }
+
+    /// How the layer that it refers to is compressed, by its media type.
+    pub fn compression(&self) -> Compression {
+        match self.media_type.rsplit(['+', '.']).next() {
+            Some("gzip") => Compression::Gzip,
+            Some("zstd") => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+
+    /// The same of a layer as an OCI manifest has it.
+    #[must_use]
+    pub fn as_oci(&self) -> Self {
+        match self.media_type.starts_with(DOCKER_LAYER) {
+            true => Self::layer(self.compression(), (self.digest, self.size)),
+            false => self.clone(),
+        }
     }
 
     /// Whether it refers to an index of manifests.

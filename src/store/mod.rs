@@ -12,11 +12,13 @@
 pub mod arriving;
 pub mod blobs;
 pub mod collect;
+pub mod commit;
 pub mod config;
 pub mod digest;
 pub mod error;
 pub mod image;
 pub mod import;
+pub mod instruction;
 pub mod layer_import;
 pub mod load;
 pub mod manifest;

@@ -5,12 +5,11 @@ use std::fs::{self, File};
 use std::io;
 
 use super::collect::digest_of;
-use super::layer_import::Keep;
+use super::layer_import::{BlobWriter, Keep};
 use super::manifest::Descriptor;
 use super::objects::id_of;
-use super::{DiffId, Error, Result, Store};
+use super::{DiffId, Digest, Error, Result, Store};
 use crate::archive::Limits;
-use crate::archive::gzip::GzipWriter;
 use crate::layer::packed::Index;
 use crate::sys::FileKind;
 
@@ -51,8 +50,8 @@ pub struct Verified {
 struct Run<'s, 'r> {
     store: &'s Store,
     how: Verify,
-    /// The blobs of each layer.
-    blobs: BTreeMap<DiffId, Descriptor>,
+    /// The blobs of each layer, which may be there in several compressions.
+    blobs: BTreeMap<(DiffId, Digest), Descriptor>,
     damaged: BTreeSet<[u8; 32]>,
     verified: Verified,
     report: &'r mut dyn FnMut(&Problem),
@@ -94,7 +93,8 @@ impl Run<'_, '_> {
                 Ok(image) => {
                     self.verified.images += 1;
                     layers.extend(image.layers.iter().copied());
-                    self.blobs.extend(image.layers.into_iter().zip(image.manifest.layers));
+                    let blobs = image.layers.into_iter().zip(image.manifest.layers);
+                    self.blobs.extend(blobs.map(|(layer, blob)| ((layer, blob.digest), blob)));
                 }
                 Err(error) => self.problem(error.to_string(), false),
             }
@@ -181,10 +181,19 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Makes a layer again out of its blob.
-    fn make_again(&self, layer: &DiffId) -> std::result::Result<(), Error> {
-        let none = || Error::failure("no image has a blob of it: load it again");
-        let blob = self.blobs.get(layer).ok_or_else(none)?;
+    /// Makes a layer again out of the first of its blobs that is right.
+    fn make_again(&self, layer: &DiffId) -> Result<()> {
+        let mut made = Err(Error::failure("no image has a blob of it: load it again"));
+        for (_, blob) in self.blobs.iter().filter(|((of, _), _)| of == layer) {
+            made = self.make_from(layer, blob);
+            if made.is_ok() {
+                break;
+            }
+        }
+        made
+    }
+
+    fn make_from(&self, layer: &DiffId, blob: &Descriptor) -> Result<()> {
         let file = self.store.open_blob(&blob.digest)?;
         let mut import = self.store.import()?;
         // A content of another size has the name that the right one needs.
@@ -216,7 +225,7 @@ impl Run<'_, '_> {
     }
 
     fn all_blobs(&mut self) {
-        for (layer, blob) in self.blobs.clone() {
+        for ((layer, _), blob) in self.blobs.clone() {
             let Err(why) = self.blob(&blob) else { continue };
             let repaired = self.how.repair && self.compress_again(&layer, &blob).is_ok();
             self.problem(format!("blob {}: {why}", blob.digest), repaired);
@@ -244,8 +253,9 @@ impl Run<'_, '_> {
     fn compress_again(&self, layer: &DiffId, blob: &Descriptor) -> Result<()> {
         let import = self.store.import()?;
         let failed = |error: io::Error| self.store.cannot_store(error);
-        let out = import.new_blob().map_err(failed)?;
-        let mut out = GzipWriter::new(out);
+        let compress = blob.compression();
+        let out = import.new_blob().and_then(|out| BlobWriter::new(compress, out));
+        let mut out = out.map_err(failed)?;
         self.store.write_layer(layer, &mut out)?;
         let path = self.store.blob_path(&blob.digest);
         if path.exists() {
