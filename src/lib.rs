@@ -2,12 +2,14 @@
 //!
 //! The layers of the code, each of which knows only those below it (see `docs/architecture.md`):
 //! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`];
-//! [`check`], [`convert`] and [`changes`] go beside [`fuse`], [`store`] beside [`overlay`], on [`archive`] and [`layer`].
+//! [`check`], [`convert`] and [`changes`] go beside [`fuse`], [`store`] beside [`overlay`], on [`archive`] and [`layer`];
+//! [`container`] is above [`store`] and [`mount`].
 
 pub mod archive;
 pub mod changes;
 pub mod check;
 pub mod cli;
+pub mod container;
 pub mod convert;
 pub mod fuse;
 pub mod layer;

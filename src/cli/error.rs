@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 
 use super::called_as::CalledAs;
+use crate::container;
 use crate::mount::MountError;
 use crate::mount::options::OptionError;
 use crate::store;
@@ -80,6 +81,15 @@ impl From<OptionError> for CliError {
 impl From<MountError> for CliError {
     fn from(error: MountError) -> CliError {
         CliError::Failure(error.to_string())
+    }
+}
+
+impl From<container::Error> for CliError {
+    fn from(error: container::Error) -> CliError {
+        match error {
+            container::Error::Store(error) => error.into(),
+            container::Error::Mount(error) => error.into(),
+        }
     }
 }
 

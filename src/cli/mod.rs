@@ -14,6 +14,8 @@ mod image;
 mod logging;
 mod mount;
 mod option_docs;
+mod ps;
+mod rm;
 mod stats;
 mod store;
 mod umount;
@@ -52,7 +54,11 @@ struct Cli {
 
 const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,...]\n       \
-                     plyfs umount MOUNTPOINT\n       \
+                     plyfs mount IMAGE MOUNTPOINT [--name NAME]\n       \
+                     plyfs umount MOUNTPOINT|NAME\n       \
+                     plyfs ps [-a]\n       \
+                     plyfs rm NAME...\n       \
+                     plyfs images\n       \
                      plyfs stats MOUNTPOINT\n       \
                      plyfs check [--repair] UPPER\n       \
                      plyfs convert --to FORM LAYER\n       \
@@ -65,6 +71,9 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
 enum Subcommands {
     Mount(MountArgs),
     Umount(umount::UmountArgs),
+    Ps(ps::PsArgs),
+    Rm(rm::RmArgs),
+    Images(image::ImagesArgs),
     Stats(stats::StatsArgs),
     Check(check::CheckArgs),
     Convert(convert::ConvertArgs),
@@ -105,6 +114,9 @@ fn run(
     match parsed(called_as, &matches)? {
         Subcommands::Mount(args) => args.run(called_as),
         Subcommands::Umount(args) => args.run(),
+        Subcommands::Ps(args) => args.run(),
+        Subcommands::Rm(args) => args.run(),
+        Subcommands::Images(args) => args.run(),
         Subcommands::Stats(args) => args.run(),
         Subcommands::Check(args) => return args.run(),
         Subcommands::Convert(args) => args.run(),

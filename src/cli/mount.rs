@@ -1,7 +1,12 @@
 //! `plyfs [mount] [SOURCE] MOUNTPOINT -o OPTIONS`, the command line of mount helpers and of
-//! fuse-overlayfs.
+//! fuse-overlayfs, and `plyfs [mount] IMAGE MOUNTPOINT`.
+//!
+//! The source is an image where no layers are named, unless it is the word `none`; under the name of fuse-overlayfs
+//! it never is.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use log::LevelFilter;
@@ -9,22 +14,26 @@ use log::LevelFilter;
 use super::called_as::CalledAs;
 use super::error::CliError;
 use super::logging;
+use super::store::StoreArgs;
+use crate::container::{Changes, ImageMount, Prepared};
 use crate::mount;
-use crate::mount::options::Options;
+use crate::mount::options::{OptionError, Options};
 use crate::mount::request::MountRequest;
 
-/// Mount layers: the same as without a command
+/// Mount an image, or layers: the same as without a command
 ///
-/// Needed for a source that is called like a command. The exit status is 0 once the mount answers.
+/// Needed for a source that is called like a command. The exit status is 0 once the mount answers. Changes of an image
+/// go into a container, the name of which is printed; see `plyfs ps` and `plyfs rm`.
 #[derive(Args, Debug)]
 #[command(
     // Callers repeat flags.
     args_override_self = true,
-    override_usage = "plyfs mount [SOURCE] MOUNTPOINT -o OPTIONS",
+    override_usage = "plyfs mount IMAGE MOUNTPOINT [--name NAME | --upper DIR | -r] [-o OPTIONS]\n       \
+                      plyfs mount [SOURCE] MOUNTPOINT -o lowerdir=DIR[:DIR...][,OPTIONS]",
     after_help = "See `plyfs --help` for the mount options."
 )]
 pub struct MountArgs {
-    /// Any word, shown as the source in /proc/mounts; may be left out
+    /// An image of the store; with lowerdir= any word, shown as the source in /proc/mounts, which may be left out
     #[arg(value_name = "SOURCE")]
     first: Option<OsString>,
 
@@ -40,6 +49,18 @@ pub struct MountArgs {
         allow_hyphen_values = true
     )]
     options: Vec<OsString>,
+
+    /// Of an image: keep the changes in the container of this name, which is made if there is none
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Of an image: keep the changes in this directory; DIR.work beside it is the work directory
+    #[arg(long, value_name = "DIR")]
+    upper: Option<PathBuf>,
+
+    /// Of an image: the store, instead of $PLYFS_STORE, $XDG_DATA_HOME/plyfs or ~/.local/share/plyfs
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
 
     /// Stay in the foreground; as mount.plyfs: check the command line and mount nothing
     #[arg(short, long)]
@@ -74,13 +95,26 @@ pub struct MountArgs {
     type_name: Vec<OsString>,
 }
 
+/// What a command line asks for.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// A union of directories.
+    Layers(MountRequest),
+    /// An image of this store.
+    Image(StoreArgs, ImageMount),
+}
+
+/// What stands for no source.
+const NO_SOURCE: &str = "none";
+
 impl MountArgs {
     /// Mounts, and serves the mount if it stays in the foreground.
     pub(super) fn run(self, called_as: CalledAs) -> Result<(), CliError> {
         let helper = called_as == CalledAs::MountHelper;
         let (check_only, sloppy) = (helper && self.foreground, helper && self.single);
         let verbose = self.verbose;
-        let request = self.request(called_as)?;
+        let plan = self.plan(called_as)?;
+        let (Plan::Layers(request) | Plan::Image(_, ImageMount { request, .. })) = &plan;
         logging::start(match (request.debug, verbose) {
             (true, _) => LevelFilter::Debug,
             (false, true) => LevelFilter::Info,
@@ -92,11 +126,57 @@ impl MountArgs {
         if check_only {
             return Ok(());
         }
-        Ok(mount::run(&request)?)
+        match plan {
+            Plan::Layers(request) => Ok(mount::run(&request)?),
+            Plan::Image(store, wanted) => mount_image(&store, wanted, !helper),
+        }
     }
 
     /// What to mount, from the arguments alone.
-    pub(super) fn request(self, called_as: CalledAs) -> Result<MountRequest, CliError> {
+    pub(super) fn plan(mut self, called_as: CalledAs) -> Result<Plan, CliError> {
+        let flags = [
+            ("--name", self.name.is_some()),
+            ("--upper", self.upper.is_some()),
+            ("--store", self.store.is_some()),
+        ];
+        let flag = flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
+        let (name, upper) = (self.name.take(), self.upper.take());
+        let store = StoreArgs::at(self.store.take());
+        let request = self.request(called_as)?;
+        let source = request.source.as_deref().filter(|source| *source != OsStr::new(NO_SOURCE));
+        let no_layers = request.options.lower.is_empty() && !request.options.vfs.remount;
+        if !no_layers
+            || called_as == CalledAs::FuseOverlayfs
+            || (source.is_none() && name.is_none())
+        {
+            return match flag {
+                Some(flag) if no_layers => {
+                    Err(CliError::Usage(format!("{flag}: no image is named")))
+                }
+                Some(flag) => Err(CliError::Usage(format!("{flag} does not go with lowerdir"))),
+                None if no_layers => Err(OptionError::no_layers().into()),
+                None => Ok(Plan::Layers(request)),
+            };
+        }
+        let image = source.map(|source| {
+            let text = source.to_str().map(ToOwned::to_owned);
+            text.ok_or_else(|| CliError::NotFound(format!("no image `{}`", source.display())))
+        });
+        let read_only = request.options.vfs.read_only == Some(true);
+        let changes = match (name, upper) {
+            (Some(_), Some(_)) => {
+                let line =
+                    "--name does not go with --upper: a container has a directory of its own";
+                return Err(CliError::Usage(line.into()));
+            }
+            (None, Some(upper)) => Changes::Upper(upper),
+            (None, None) if read_only => Changes::None,
+            (name, None) => Changes::Container(name),
+        };
+        Ok(Plan::Image(store, ImageMount { image: image.transpose()?, changes, request }))
+    }
+
+    fn request(self, called_as: CalledAs) -> Result<MountRequest, CliError> {
         let (source, mountpoint) = match (self.first, self.second) {
             (source, Some(mountpoint)) => (source, mountpoint),
             (Some(mountpoint), None) => (None, mountpoint),
@@ -108,7 +188,7 @@ impl MountArgs {
         if mountpoint.is_empty() {
             return Err(CliError::Usage("the mountpoint is empty; name a directory".into()));
         }
-        let mut options = Options::parse(&self.options)?;
+        let mut options = Options::parse_for_image(&self.options)?;
         let foreground = self.foreground && called_as != CalledAs::MountHelper;
         if self.single && called_as != CalledAs::MountHelper {
             options.threads = Some(1);
@@ -126,4 +206,18 @@ impl MountArgs {
             debug,
         })
     }
+}
+
+/// Mounts an image and, if `tells`, prints the name of the mount.
+fn mount_image(store: &StoreArgs, wanted: ImageMount, tells: bool) -> Result<(), CliError> {
+    let in_foreground = wanted.request.foreground;
+    let prepared = Prepared::new(store.open()?, wanted)?;
+    let name = prepared.name().to_owned();
+    let tell = || if tells { writeln!(io::stdout(), "{name}") } else { Ok(()) };
+    if in_foreground {
+        tell()?;
+        return Ok(prepared.run()?);
+    }
+    prepared.run()?;
+    Ok(tell()?)
 }

@@ -2,7 +2,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::mount::Plan;
 use super::*;
+use crate::container::{Changes, ImageMount};
 use crate::mount::request::MountRequest;
 
 fn request(argv: &[&str]) -> Result<MountRequest, CliError> {
@@ -14,7 +16,10 @@ fn request_of(argv: &[&OsStr]) -> Result<MountRequest, CliError> {
     let called_as = CalledAs::from_argv0(Some(argv[0]));
     let matches = called_as.command().try_get_matches_from(argv)?;
     match parsed(called_as, &matches)? {
-        Subcommands::Mount(args) => args.request(called_as),
+        Subcommands::Mount(args) => match args.plan(called_as)? {
+            Plan::Layers(request) => Ok(request),
+            Plan::Image(..) => panic!("an image: {argv:?}"),
+        },
         _ => panic!("not a mount: {argv:?}"),
     }
 }
@@ -74,6 +79,62 @@ fn names_of_commands_are_paths_where_no_command_can_stand() {
     for name in ["fuse-overlayfs", "mount.fuse.plyfs"] {
         assert_eq!(pairs(&[name, "umount", "-o", "lowerdir=a"]), one("umount"));
         assert_eq!(pairs(&[name, "mount", "m", "-o", "lowerdir=a"]), two("mount", "m"));
+    }
+}
+
+fn image(argv: &[&str]) -> Result<ImageMount, CliError> {
+    let called_as = CalledAs::from_argv0(Some(OsStr::new(argv[0])));
+    let matches = called_as.command().try_get_matches_from(argv)?;
+    match parsed(called_as, &matches)? {
+        Subcommands::Mount(args) => match args.plan(called_as)? {
+            Plan::Image(_, wanted) => Ok(wanted),
+            Plan::Layers(request) => panic!("no image: {request:?}"),
+        },
+        _ => panic!("not a mount: {argv:?}"),
+    }
+}
+
+#[test]
+fn a_source_is_an_image_where_no_layers_are_named() {
+    let new = Changes::Container(None);
+    let web = Changes::Container(Some("web".into()));
+    let upper = Changes::Upper("u".into());
+    let forms: &[(&[&str], Option<&str>, &Changes)] = &[
+        (&["plyfs", "mount", "app", "/m"], Some("app"), &new),
+        (&["plyfs", "app:1", "/m", "-o", "volatile"], Some("app:1"), &new),
+        (&["mount.plyfs", "app", "/m", "-o", "rw"], Some("app"), &new),
+        (&["plyfs", "mount", "app", "/m", "-o", "ro"], Some("app"), &Changes::None),
+        (&["plyfs", "mount", "-r", "app", "/m"], Some("app"), &Changes::None),
+        (&["plyfs", "mount", "--name", "web", "app", "/m"], Some("app"), &web),
+        (&["plyfs", "mount", "--name", "web", "-r", "app", "/m"], Some("app"), &web),
+        (&["plyfs", "mount", "--name", "web", "/m"], None, &web),
+        (&["plyfs", "mount", "--upper", "u", "app", "/m"], Some("app"), &upper),
+    ];
+    for (argv, source, changes) in forms {
+        let wanted = image(argv).unwrap();
+        assert_eq!((wanted.image.as_deref(), &wanted.changes), (*source, *changes), "{argv:?}");
+        assert_eq!(wanted.request.mountpoint, Path::new("/m"), "{argv:?}");
+    }
+}
+
+#[test]
+fn what_is_for_images_does_not_go_with_layers() {
+    let missing = "option lowerdir: missing";
+    for (argv, line) in [
+        (&["plyfs", "none", "/m"][..], missing),
+        (&["plyfs", "/m"], missing),
+        (&["fuse-overlayfs", "app", "/m"], missing),
+        (&["plyfs", "app", "/m", "-o", "upperdir=u,workdir=w"], missing),
+        (&["plyfs", "-o", "lowerdir=a", "/m", "--name", "web"], "--name does not go with lowerdir"),
+        (&["plyfs", "-o", "lowerdir=a", "/m", "--store", "s"], "--store does not go with lowerdir"),
+        (&["plyfs", "/m", "--upper", "u"], "--upper: no image is named"),
+        (
+            &["plyfs", "app", "/m", "--upper", "u", "--name", "web"],
+            "--name does not go with --upper",
+        ),
+    ] {
+        let refused = image(argv).unwrap_err().to_string();
+        assert!(refused.starts_with(line), "{argv:?}: {refused}");
     }
 }
 

@@ -19,6 +19,7 @@ mod spec;
 mod statistics;
 mod union;
 mod unmount;
+mod witness;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub use error::MountError;
 pub use log_sink::LogSink;
 pub use statistics::statistics;
 pub use unmount::unmount;
+pub use witness::Witness;
 
 /// The signals that unmount.
 const END_SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
@@ -51,6 +53,14 @@ const REPORT_SIGNAL: Signal = Signal::USR1;
 /// # Errors
 /// One line about what is in the way; nothing is left mounted.
 pub fn run(request: &MountRequest) -> Result<(), MountError> {
+    run_with(request, &mut ())
+}
+
+/// [`run`] with somebody who is told about the mount.
+///
+/// # Errors
+/// The same, and those of the witness.
+pub fn run_with(request: &MountRequest, witness: &mut impl Witness) -> Result<(), MountError> {
     if request.options.vfs.remount {
         return remount::remount(&resolve(&request.mountpoint)?, &request.options.vfs);
     }
@@ -63,10 +73,24 @@ pub fn run(request: &MountRequest) -> Result<(), MountError> {
         log::warn!("the limit of file sizes stays as it is: {error}");
     }
     if request.foreground {
-        serve(request, &mountpoint, &mut Launch::foreground())
+        serve_witnessed(request, &mountpoint, &mut Launch::foreground(), witness)
     } else {
-        daemon::start(&mountpoint, |launch| serve(request, &mountpoint, launch))
+        daemon::start(&mountpoint, |launch| serve_witnessed(request, &mountpoint, launch, witness))
     }
+}
+
+fn serve_witnessed(
+    request: &MountRequest,
+    mountpoint: &Path,
+    launch: &mut Launch,
+    witness: &mut impl Witness,
+) -> Result<(), MountError> {
+    let begun = witness.begins(mountpoint).map_err(MountError::system("the record of the mount"));
+    let served = begun.and_then(|()| serve(request, mountpoint, launch));
+    if let Err(error) = witness.ended() {
+        log::error!("the record of the mount on {}: {error}", mountpoint.display());
+    }
+    served
 }
 
 /// Serves the mount from its beginning to its end, in the process that stays.

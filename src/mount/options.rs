@@ -212,6 +212,18 @@ impl Options {
     /// # Errors
     /// The first option with a wrong value, then a missing `lowerdir` or `workdir`.
     pub fn parse<T: AsRef<OsStr>>(texts: &[T]) -> Result<Options, OptionError> {
+        let options = Self::parse_for_image(texts)?;
+        if options.lower.is_empty() && !options.vfs.remount {
+            return Err(OptionError::no_layers());
+        }
+        Ok(options)
+    }
+
+    /// The same for a mount that may be one of an image: then there is no `lowerdir`, `upperdir` or `workdir`.
+    ///
+    /// # Errors
+    /// As [`Options::parse`], but for a missing `lowerdir` where there is no other directory either.
+    pub fn parse_for_image<T: AsRef<OsStr>>(texts: &[T]) -> Result<Options, OptionError> {
         let mut draft = draft::Draft::default();
         for text in texts {
             draft.read(text.as_ref())?;

@@ -66,6 +66,20 @@ impl IdMap {
         })
     }
 
+    /// All ids as they are, but for 0 and `id`, which change places.
+    pub fn exchanging_root(id: u32) -> IdMap {
+        if id == 0 {
+            return IdMap::default();
+        }
+        let range = |stored, shown, len| Range { stored, shown, len };
+        let same = |start, end| range(start, start, end - start);
+        let parts = [range(0, id, 1), same(1, id), range(id, 0, 1), same(id + 1, u32::MAX)];
+        let by_stored: Vec<Range> = parts.into_iter().filter(|range| range.len > 0).collect();
+        let mut by_shown = by_stored.clone();
+        by_shown.sort_unstable_by_key(|range| range.shown);
+        IdMap { by_stored, by_shown }
+    }
+
     /// Whether every id maps to itself because no range was given.
     pub fn is_identity(&self) -> bool {
         self.by_stored.is_empty()
@@ -181,6 +195,29 @@ mod tests {
         assert_eq!(map.to_shown(StoredId(33)), 100032);
         assert_eq!(map.to_stored(ShownId(1000)), Some(0));
         assert_eq!(map.to_stored(ShownId(165535)), Some(65536));
+    }
+
+    #[test]
+    fn root_changes_places_with_another() {
+        for other in [1, 2, 1000, u32::MAX - 1] {
+            let map = IdMap::exchanging_root(other);
+            assert_eq!(map, IdMap::parse(&spelled(&map)).unwrap(), "{other}");
+            assert_eq!(map.to_shown(StoredId(0)), other);
+            assert_eq!(map.to_shown(StoredId(other)), 0);
+            assert_eq!(map.to_stored(ShownId(other)), Some(0));
+            let others = [1, 999, 1001, u32::MAX - 2].into_iter().filter(|id| *id != other);
+            for id in others {
+                assert_eq!(
+                    (map.to_shown(StoredId(id)), map.to_stored(ShownId(id))),
+                    (id, Some(id))
+                );
+            }
+        }
+        assert!(IdMap::exchanging_root(0).is_identity());
+    }
+
+    fn spelled(map: &IdMap) -> String {
+        map.by_stored.iter().map(Range::to_string).collect::<Vec<_>>().join(":")
     }
 
     #[test]

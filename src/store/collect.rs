@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use super::config::{self, Config};
 use super::manifest::{self, Manifest};
 use super::objects::ContentId;
 use super::{DiffId, Digest, Error, Result, Store, tar_split};
+use crate::sys::Errno;
 
 /// What was swept, or would be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,10 +94,9 @@ impl Store {
             for entry in fs::read_dir(self.root().join("containers"))? {
                 read(&entry?.path().join("meta.json"))?;
             }
-            for entry in fs::read_dir(self.root().join("mounts"))? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "json") {
-                    read(&path)?;
+            for mount in self.mount_records()? {
+                if mount.is_live()? {
+                    read(&mount.path)?;
                 }
             }
             Ok(())
@@ -104,6 +105,23 @@ impl Store {
             Error::damaged(format!("what is in use cannot be read, so nothing is removed: {error}"))
         })?;
         Ok(digests)
+    }
+
+    fn mount_records(&self) -> io::Result<Vec<MountFile>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.root().join("mounts"))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match File::open(&path) {
+                Ok(file) => found.push(MountFile { path, file }),
+                // The mount has just ended.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// Marks what a digest names: a layer, a manifest, a configuration, or any blob.
@@ -138,6 +156,11 @@ impl Store {
         collected.stages = stages;
         if !dry_run {
             self.sweep().map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        for mount in self.mount_records()? {
+            if !dry_run && !mount.is_live()? {
+                remove_if_there(&mount.path)?;
+            }
         }
         let stage = self.stage().map_err(|error| io::Error::other(error.to_string()))?;
         let layers = self.root().join("layers");
@@ -176,6 +199,29 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A file in `mounts` that is about a mount, and locked by it as long as it lives. Only who has the store open begins one.
+struct MountFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl MountFile {
+    fn is_live(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,12 +59,35 @@ impl Store {
             let path = entry.map_err(|error| failed(&folder, error))?.path();
             let Ok(left) = File::open(&path) else { continue };
             if rustix::fs::flock(&left, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
+                remove_tree(&path).map_err(|error| failed(&path, error))?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
+}
+
+/// Removes a folder with everything in it, also if its owner has no right to some of it: what a container has made may
+/// be closed to whoever it belongs to.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            fs::remove_dir_all(path)
+        }
+        result => result,
+    }
+}
+
+fn open_up(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Stage {
@@ -76,7 +99,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.path) {
+        match remove_tree(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 log::warn!("{}: cannot be removed now: {error}", self.path.display());
             }

@@ -36,6 +36,9 @@ pub const POINTS: &[&str] = &[
     "import.published",
     "tags.staged",
     "tags.published",
+    "container.staged",
+    "container.published",
+    "container.removed",
 ];
 
 /// Dies here when the environment asks for it.

@@ -72,6 +72,14 @@ pub fn sync_in_child(dir: BorrowedFd<'_>) -> Result<Pid> {
     Pid::from_raw(pid).ok_or(Errno::CHILD)
 }
 
+/// Whether this process is root of the machine, and not only of a user namespace: the users of the initial one are all
+/// users (user_namespaces(7)).
+pub fn is_real_root() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root() && is_whole
+}
+
 /// What tells this boot of the machine from all others (random(4)).
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use plyfs::store::Digest;
 use serde_json::{Value, json};
 
-use crate::support::Tar;
+use super::support::{Fields, Tar, folder};
 
 /// A folder with a store in it.
 pub struct Program {
@@ -17,7 +17,7 @@ pub struct Program {
 
 impl Program {
     pub fn new() -> Self {
-        Self { dir: crate::support::folder() }
+        Self { dir: folder() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -29,7 +29,10 @@ impl Program {
     }
 
     pub fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plyfs"));
+        // Where another user runs the test the program is a copy that he can reach.
+        let program = std::env::var_os("PLYFS_TEST_PROGRAM");
+        let mut command =
+            Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_plyfs").into()));
         command.args(words.split(' ')).current_dir(self.dir.path());
         command.env("PLYFS_STORE", self.store()).env_remove("SOURCE_DATE_EPOCH");
         command
@@ -193,9 +196,8 @@ fn json_spaced(value: &Value) -> Vec<u8> {
 
 /// One archive with these files.
 pub fn archive(files: &Files) -> Vec<u8> {
-    let file = |tar: Tar, (name, bytes): &(String, Vec<u8>)| {
-        tar.entry(crate::support::Fields::new(b'0', name), bytes)
-    };
+    let file =
+        |tar: Tar, (name, bytes): &(String, Vec<u8>)| tar.entry(Fields::new(b'0', name), bytes);
     files.iter().fold(Tar::new(), file).end()
 }
 

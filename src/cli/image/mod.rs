@@ -30,6 +30,15 @@ pub struct ImageArgs {
     command: ImageCommand,
 }
 
+/// List images, as `plyfs image ls`
+#[derive(Args, Debug)]
+pub struct ImagesArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    list: ls::LsArgs,
+}
+
 #[derive(Subcommand, Debug)]
 enum ImageCommand {
     Load(load::LoadArgs),
@@ -45,12 +54,20 @@ enum ImageCommand {
 
 /// How lists are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// Columns
     #[default]
     Table,
     /// One JSON object a line
     Json,
+}
+
+impl ImagesArgs {
+    /// Prints the list.
+    pub fn run(self) -> Result<(), CliError> {
+        logging::start(log::LevelFilter::Warn)?;
+        self.list.run(&self.store.open()?)
+    }
 }
 
 impl ImageArgs {

@@ -41,6 +41,11 @@ enum StoreCommand {
 }
 
 impl StoreArgs {
+    /// The store at `path`, or where it is by itself.
+    pub fn at(path: Option<PathBuf>) -> Self {
+        Self { store: path }
+    }
+
     /// Opens the store, and makes it if there is none.
     pub fn open(&self) -> Result<Store, CliError> {
         Ok(Store::open(&self.root()?)?)
@@ -51,7 +56,8 @@ impl StoreArgs {
         Ok(Store::open_alone(&self.root()?)?)
     }
 
-    fn root(&self) -> Result<PathBuf, CliError> {
+    /// Where the store is, or would be.
+    pub fn root(&self) -> Result<PathBuf, CliError> {
         let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         if let Some(root) = self.store.clone().or_else(|| set("PLYFS_STORE").map(PathBuf::from)) {
             return Ok(root);

@@ -45,9 +45,9 @@ impl Draft {
         if self.options.vfs.remount {
             return Ok(self.options);
         }
-        if self.options.lower.is_empty() {
-            let problem = "missing; name the layers, top first: -o lowerdir=DIR[:DIR...]";
-            return Err(OptionError::new("lowerdir", problem));
+        let directories = self.upper.is_some() || self.work.is_some();
+        if self.options.lower.is_empty() && directories {
+            return Err(OptionError::no_layers());
         }
         self.options.upper = match (self.upper.take(), self.work.take()) {
             (Some(upper), Some(work)) => Some(UpperDirs { upper, work }),

@@ -12,6 +12,11 @@ pub struct OptionError {
 }
 
 impl OptionError {
+    /// There is no union without layers.
+    pub fn no_layers() -> OptionError {
+        Self::new("lowerdir", "missing; name the layers, top first: -o lowerdir=DIR[:DIR...]")
+    }
+
     pub(super) fn new(option: &'static str, problem: impl Into<String>) -> OptionError {
         OptionError { option, problem: problem.into() }
     }

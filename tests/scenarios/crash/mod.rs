@@ -32,7 +32,7 @@ struct Scenario {
 
 /// The fault points of mounts; those of rewrites and of the store are tested with them.
 fn points() -> impl Iterator<Item = &'static &'static str> {
-    let others = ["convert.", "import.", "tags."];
+    let others = ["convert.", "import.", "tags.", "container."];
     fault::POINTS.iter().filter(move |point| !others.iter().any(|other| point.starts_with(other)))
 }
 

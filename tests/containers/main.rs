@@ -1,0 +1,16 @@
+//! Images that are mounted, and containers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../mounted/support/mod.rs"]
+mod support;
+
+#[path = "../store"]
+#[allow(dead_code)]
+mod store {
+    pub mod program;
+    pub mod support;
+}
+
+mod stage;
+mod story;
