@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -126,8 +127,7 @@ impl Import<'_> {
         fs::create_dir(&folder)?;
         let source = Decompressed::new(Tee { source, copy: &mut blob }, limits)?;
         let mut reader = Reader::new(Digesting::new(source), limits);
-        let split = File::create_new(folder.join("tar-split"))?;
-        let mut layer = NewLayer::new(&mut self.contents, split)?;
+        let mut layer = NewLayer::new(&mut self.contents, &folder)?;
         while let Some(entry) = reader.next_entry()? {
             let taken = layer.entry(&entry, &mut reader);
             taken.map_err(|refusal| refusal.of(entry.path.as_bytes()))?;
@@ -222,9 +222,10 @@ struct NewLayer<'i, 's> {
 }
 
 impl<'i, 's> NewLayer<'i, 's> {
-    fn new(contents: &'i mut NewObjects<'s>, split: File) -> io::Result<Self> {
+    fn new(contents: &'i mut NewObjects<'s>, folder: &Path) -> io::Result<Self> {
+        let split = File::create_new(folder.join("tar-split"))?;
         Ok(Self {
-            builder: Builder::new(),
+            builder: Builder::new(folder)?,
             contents,
             split: tar_split::Writer::new(split)?,
             replaced: 0,

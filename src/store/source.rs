@@ -41,6 +41,9 @@ pub type Content = Take<ReadAt>;
 /// Members of an archive that holds images; each is a layer, or less.
 const MOST_MEMBERS: u64 = 100_000;
 
+/// The bytes of their names and links, which are kept in memory.
+const MOST_NAMES: usize = 16 << 20;
+
 /// How often a link may lead to a link.
 const MOST_LINKS: usize = 16;
 
@@ -138,6 +141,7 @@ impl Archive {
         let length = file.metadata()?.len();
         let limits = Limits { entries: MOST_MEMBERS, bytes: u64::MAX >> 2, ..Limits::default() };
         let mut members = BTreeMap::new();
+        let mut names = 0;
         let mut reader = Reader::new(file, limits);
         while let Some(entry) = reader.next_entry()? {
             reader.take_framing();
@@ -157,6 +161,14 @@ impl Archive {
                 },
                 _ => continue,
             };
+            names += entry.path.as_bytes().len();
+            if let Member::Link(target) = &member {
+                names += target.as_bytes().len();
+            }
+            if names > MOST_NAMES {
+                let problem = format!("the names in it are longer than {MOST_NAMES} bytes");
+                return Err(Refusal::new(problem));
+            }
             members.insert(entry.path, member);
         }
         Ok(Self { file: reader.into_inner(), members })

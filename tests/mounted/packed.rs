@@ -103,7 +103,7 @@ fn an_ordinary_user_has_owners_and_devices_as_the_archive_says() {
         let scratch = Scratch::new();
         let layer = scratch.dir("store/layers/one");
         scratch.dir("store/objects");
-        let mut builder = plyfs::layer::packed::Builder::new();
+        let mut builder = plyfs::layer::packed::Builder::new(&layer).unwrap();
         let mut put = |name: &str, mode: u32, body: Body<'_>| {
             let mut xattrs = std::iter::once((&b"security.capability"[..], &b"\x01"[..]));
             let object = Object {
@@ -135,7 +135,7 @@ fn attributes_that_an_archive_calls_like_marks_are_shown_and_not_obeyed() {
     let scratch = Scratch::new();
     let layer = scratch.dir("store/layers/one");
     scratch.dir("store/objects");
-    let mut builder = plyfs::layer::packed::Builder::new();
+    let mut builder = plyfs::layer::packed::Builder::new(&layer).unwrap();
     let marks: [(&[u8], &[u8]); 3] = [
         (b"trusted.overlay.opaque", b"y"),
         (b"trusted.overlay.redirect", b"/etc"),

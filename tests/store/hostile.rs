@@ -3,7 +3,7 @@
 use plyfs::store::Digest;
 use serde_json::{Value, json};
 
-use crate::program::{Files, Program, TestImage, archive, gzip};
+use crate::program::{Files, Program, TestImage, archive, gzip, zstd};
 use crate::support::{Fields, Tar};
 
 /// The files are refused with this status and line.
@@ -188,6 +188,15 @@ fn what_is_no_image_is_refused() {
     let long = vec![b' '; (4 << 20) + 1];
     refused(&vec![("manifest.json".into(), long)], 1, "it is longer than 4194304 bytes");
     refused(&vec![("manifest.json".into(), vec![b'['; 100_000])], 1, "manifest.json: ");
+}
+
+/// Names are kept in memory.
+#[test]
+fn names_of_members_without_end_are_refused() {
+    let name = |n: usize| format!("{n}/{}f", "x/".repeat(400_000));
+    let named = |tar: Tar, n| tar.pax(&[("path", name(n).as_bytes())]).file("x", "");
+    let archive = zstd(&(0..22).fold(Tar::new(), named).end());
+    refused_bytes(&archive, 1, "the archive: the names in it are longer than 16777216 bytes");
 }
 
 /// A layer that is refused, in an image whose others are good.

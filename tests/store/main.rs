@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod hostile;
 mod images;
+mod memory;
 mod model;
 mod peers;
 mod program;

@@ -3,39 +3,30 @@
 //! Entries may come twice, directories may come after what is in them, and a whiteout may come before or after an object
 //! of its name, which it does not concern (OCI image specification, "Whiteouts": they apply to lower layers only).
 
-use std::collections::VecDeque;
+//!
+//! What is known so far is in [`Pages`]: the memory that a layer takes does not depend on how much is in it.
+
 use std::fmt;
-use std::hash::BuildHasher;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-
-use super::format::{EntryRecord, HEADER_SIZE, Inode, NONE, ROOT, Sections};
+use super::format::{CONTENT_SIZE, INODE_SIZE, Inode, NONE, ROOT};
+use super::pages::Pages;
+use super::slots::{Slot, Slots};
 use crate::sys::{FileKind, Time};
 
-/// A layer that is being built. It takes about 120 bytes of memory an entry and its name.
+/// A layer that is being built. It takes up to about 40 MB of memory, and some 150 bytes on disk for each name that has
+/// no room there.
 pub struct Builder {
-    inodes: Vec<Inode>,
-    slots: Vec<Slot>,
-    index: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-    /// Names and link targets, one after the other.
-    names: Vec<u8>,
-    contents: Vec<[u8; 32]>,
-    xattrs: Vec<u8>,
-}
-
-/// A name in a directory. While a layer is built, the `first` of a directory's inode is its first slot.
-struct Slot {
-    dir: u32,
-    name_at: u32,
-    name_length: u8,
-    /// Whether the name is deleted in the layers below.
-    whiteout: bool,
-    /// What is called so, or [`NONE`].
-    inode: u32,
-    /// The next slot of the directory, or [`NONE`].
-    next: u32,
+    pub(super) folder: Arc<Path>,
+    /// While a layer is built, the `first` of a directory's inode is its first slot.
+    inodes: Pages,
+    inode_count: u32,
+    pub(super) slots: Slots,
+    pub(super) contents: Pages,
+    pub(super) xattrs: Pages,
+    trail: Trail,
 }
 
 /// What is put into a layer.
@@ -95,32 +86,71 @@ impl fmt::Display for Misplaced {
 
 impl std::error::Error for Misplaced {}
 
-/// Whether something took the place of something else that was there by the same archive.
-pub type Replaced = bool;
+/// Why something was not put into a layer.
+#[derive(Debug)]
+pub enum Failure {
+    /// It cannot be there.
+    Misplaced(Misplaced),
+    /// What is known of the layer cannot be written or read.
+    Disk(io::Error),
+}
 
-type Result<T> = std::result::Result<T, Misplaced>;
-
-/// Names of AUFS' own files, which are no part of the layer, but may be what hard links lead to.
-const PRIVATE: &[u8] = b".wh..wh.";
-
-impl Default for Builder {
-    fn default() -> Self {
-        Self::new()
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misplaced(why) => why.fmt(f),
+            Self::Disk(error) => error.fmt(f),
+        }
     }
 }
 
+impl std::error::Error for Failure {}
+
+impl From<Misplaced> for Failure {
+    fn from(why: Misplaced) -> Self {
+        Self::Misplaced(why)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// Whether something took the place of something else that was there by the same archive.
+pub type Replaced = bool;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// The most names in a layer, those of implied directories included.
+const MOST_NAMES: u32 = 1 << 24;
+
+/// Memory for inodes, for contents and for extended attributes, in bytes.
+const INODES: usize = 6 << 20;
+const CONTENTS: usize = 1 << 20;
+const XATTRS: usize = 1 << 20;
+
 impl Builder {
-    /// An empty layer.
-    pub fn new() -> Self {
-        Self {
-            inodes: vec![implied_directory(ROOT)],
-            slots: Vec::new(),
-            index: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            names: Vec::new(),
-            contents: Vec::new(),
-            xattrs: Vec::new(),
-        }
+    /// An empty layer. What has no room in memory goes to files without names in `folder`.
+    ///
+    /// # Errors
+    /// Here and below, besides what is said there: those of writing and reading these files.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        let folder: Arc<Path> = folder.into();
+        let pages = |memory| Pages::new(folder.clone(), memory);
+        let mut builder = Self {
+            inodes: pages(INODES),
+            inode_count: 0,
+            slots: Slots::new(&folder),
+            contents: pages(CONTENTS),
+            xattrs: pages(XATTRS),
+            trail: Trail::default(),
+            folder,
+        };
+        builder.inodes.push(&implied_directory(ROOT).write())?;
+        builder.inode_count = 1;
+        Ok(builder)
     }
 
     /// Puts an object at the place `path`, a list of names from the root. A directory keeps what is in it; anything else
@@ -133,24 +163,18 @@ impl Builder {
         let is_dir = FileKind::from_mode(object.mode).is_dir();
         let Some((dir, name)) = self.parent(path)? else {
             if !is_dir {
-                return Err(Misplaced::Root);
+                return Err(Misplaced::Root.into());
             }
-            let replaced = !self.inode(ROOT).implied;
-            self.describe(ROOT, object)?;
-            return Ok(replaced);
+            return self.describe_again(ROOT, object);
         };
         let slot = self.slot(dir, name)?;
-        let there = self.slots[slot as usize].inode;
-        if is_dir && there != NONE && self.inode(there).kind().is_dir() {
-            let replaced = !self.inode(there).implied;
-            self.describe(there, object)?;
-            return Ok(replaced);
+        let there = self.slots.get(slot)?.inode;
+        if is_dir && there != NONE && self.inode(there)?.kind().is_dir() {
+            return self.describe_again(there, object);
         }
-        let inode = self.new_inode(implied_directory(dir))?;
-        self.describe(inode, object)?;
-        self.clear(slot);
-        self.slots[slot as usize].inode = inode;
-        Ok(there != NONE)
+        let inode = self.described(&implied_directory(dir), object)?;
+        let inode = self.new_inode(&inode)?;
+        self.replace(slot, inode)
     }
 
     /// Gives what is at `target` the name `path` too.
@@ -159,156 +183,62 @@ impl Builder {
         path: impl DoubleEndedIterator<Item = &'p [u8]>,
         target: impl Iterator<Item = &'p [u8]>,
     ) -> Result<Replaced> {
-        let inode = self.find(target).ok_or(Misplaced::NoTarget)?;
-        if self.inode(inode).kind().is_dir() {
-            return Err(Misplaced::DirectoryTarget);
+        let inode = self.find(target)?.ok_or(Misplaced::NoTarget)?;
+        if self.inode(inode)?.kind().is_dir() {
+            return Err(Misplaced::DirectoryTarget.into());
         }
         let (dir, name) = self.parent(path)?.ok_or(Misplaced::Root)?;
         let slot = self.slot(dir, name)?;
-        let there = self.slots[slot as usize].inode;
-        if there == inode {
+        if self.slots.get(slot)?.inode == inode {
             return Ok(false);
         }
-        self.clear(slot);
-        self.slots[slot as usize].inode = inode;
-        Ok(there != NONE)
+        self.replace(slot, inode)
     }
 
     /// Notes that `name` in the directory `dir` is deleted in the layers below.
     pub fn whiteout<'p>(&mut self, dir: impl Iterator<Item = &'p [u8]>, name: &[u8]) -> Result<()> {
         let dir = self.directory(dir)?;
-        let slot = self.slot(dir, name)?;
-        self.slots[slot as usize].whiteout = true;
-        Ok(())
+        let number = self.slot(dir, name)?;
+        let slot = self.slots.get(number)?;
+        Ok(self.slots.set(number, &Slot { whiteout: true, ..slot })?)
     }
 
     /// Notes that nothing of what the layers below have in the directory `dir` is there.
     pub fn opaque<'p>(&mut self, dir: impl Iterator<Item = &'p [u8]>) -> Result<()> {
         let dir = self.directory(dir)?;
-        self.inodes[dir as usize].opaque = true;
-        Ok(())
+        let inode = self.inode(dir)?;
+        Ok(self.set_inode(dir, &Inode { opaque: true, ..inode })?)
     }
 
-    /// The kind of what is at `path`.
-    pub fn kind<'p>(&self, path: impl Iterator<Item = &'p [u8]>) -> Option<FileKind> {
-        self.find(path).map(|inode| self.inode(inode).kind())
+    pub(super) fn inode(&mut self, number: u32) -> io::Result<Inode> {
+        let record: [u8; INODE_SIZE] = self.inodes.get(number)?;
+        Inode::read(&record).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Writes the index.
-    pub fn write(mut self, file: impl Write + Seek) -> io::Result<()> {
-        let (order, entries) = self.arrange()?;
-        let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
-        let sections = Sections {
-            inodes: u32::try_from(order.len()).map_err(too_large)?,
-            entries: u32::try_from(entries.len()).map_err(too_large)?,
-            contents: u32::try_from(self.contents.len()).map_err(too_large)?,
-            names: u32::try_from(self.names.len()).map_err(too_large)?,
-            xattrs: self.xattrs.len() as u64,
-        };
-        let header = sections.header();
-        let mut out =
-            Hashed { file: BufWriter::with_capacity(1 << 20, file), hasher: blake3::Hasher::new() };
-        out.file.seek(SeekFrom::Start(HEADER_SIZE as u64))?;
-        out.hasher.update(&header);
-        for inode in order {
-            out.write(&self.inode(inode).write())?;
+    pub(super) fn set_inode(&mut self, number: u32, inode: &Inode) -> io::Result<()> {
+        self.inodes.set(number, inode.write())
+    }
+
+    fn new_inode(&mut self, inode: &Inode) -> Result<u32> {
+        let number = self.inode_count;
+        if number == NONE {
+            return Err(Misplaced::Full.into());
         }
-        for entry in entries {
-            out.write(&entry.write())?;
-        }
-        for content in &self.contents {
-            out.write(content)?;
-        }
-        out.write(&self.names)?;
-        out.write(&self.xattrs)?;
-        out.file.seek(SeekFrom::Start(0))?;
-        out.file.write_all(&header)?;
-        out.file.write_all(out.hasher.finalize().as_bytes())?;
-        out.file.flush()
-    }
-
-    /// Brings everything that is part of the layer into its final order, directory after directory, beginning with the
-    /// root: the inodes as they are numbered here, and the entries. Makes every directory's inode name its entries.
-    fn arrange(&mut self) -> io::Result<(Vec<u32>, Vec<EntryRecord>)> {
-        let mut order = vec![ROOT];
-        let mut entries = Vec::new();
-        let mut numbers = vec![NONE; self.inodes.len()];
-        numbers[ROOT as usize] = ROOT;
-        for inode in self.inodes.iter_mut().filter(|inode| !inode.kind().is_dir()) {
-            inode.nlink = 0;
-        }
-        let mut dirs = VecDeque::from([ROOT]);
-        while let Some(dir) = dirs.pop_front() {
-            let first = entries.len();
-            let slots = self.visible_slots(dir);
-            self.inodes[dir as usize].nlink = 2;
-            for slot in &slots {
-                let slot = &self.slots[*slot as usize];
-                let mut inode = NONE;
-                if slot.inode != NONE {
-                    let record = &mut self.inodes[slot.inode as usize];
-                    if numbers[slot.inode as usize] == NONE {
-                        numbers[slot.inode as usize] = order.len() as u32;
-                        order.push(slot.inode);
-                    }
-                    inode = numbers[slot.inode as usize];
-                    if record.kind().is_dir() {
-                        record.parent = numbers[dir as usize];
-                        record.major = entries.len() as u32;
-                        // Deleted below and there again: it has nothing of what lies below.
-                        record.opaque |= slot.whiteout;
-                        record.implied &= !slot.whiteout;
-                        dirs.push_back(slot.inode);
-                        self.inodes[dir as usize].nlink += 1;
-                    } else {
-                        record.nlink += 1;
-                    }
-                }
-                let (name_at, name_length) = (slot.name_at, slot.name_length);
-                entries.push(EntryRecord { name_at, name_length, inode });
-            }
-            let record = &mut self.inodes[dir as usize];
-            record.first = first as u32;
-            record.count = slots.len() as u32;
-        }
-        Ok((order, entries))
-    }
-
-    /// The slots of a directory that say something, in the order of names.
-    fn visible_slots(&self, dir: u32) -> Vec<u32> {
-        let says_something = |slot: &u32| {
-            let Slot { whiteout, inode, .. } = self.slots[*slot as usize];
-            (whiteout || inode != NONE) && !self.slot_name(*slot).starts_with(PRIVATE)
-        };
-        let mut slots: Vec<u32> = self.slots_of(dir).filter(says_something).collect();
-        slots.sort_unstable_by(|one, other| self.slot_name(*one).cmp(self.slot_name(*other)));
-        slots
-    }
-
-    fn slots_of(&self, dir: u32) -> impl Iterator<Item = u32> {
-        let exists = |slot: u32| (slot != NONE).then_some(slot);
-        let next = move |slot: &u32| exists(self.slots[*slot as usize].next);
-        std::iter::successors(exists(self.inode(dir).first), next)
-    }
-
-    fn inode(&self, number: u32) -> &Inode {
-        &self.inodes[number as usize]
-    }
-
-    fn slot_name(&self, slot: u32) -> &[u8] {
-        let slot = &self.slots[slot as usize];
-        let start = slot.name_at as usize;
-        &self.names[start..start + usize::from(slot.name_length)]
-    }
-
-    fn new_inode(&mut self, inode: Inode) -> Result<u32> {
-        let number = number(self.inodes.len())?;
-        self.inodes.push(inode);
+        self.set_inode(number, inode)?;
+        self.inode_count += 1;
         Ok(number)
     }
 
-    /// Writes down what is known of an object.
-    fn describe(&mut self, inode: u32, object: Object<'_>) -> Result<()> {
+    /// Writes down what is known of a directory that is there.
+    fn describe_again(&mut self, dir: u32, object: Object<'_>) -> Result<Replaced> {
+        let known = self.inode(dir)?;
+        let inode = self.described(&known, object)?;
+        self.set_inode(dir, &inode)?;
+        Ok(!known.implied)
+    }
+
+    /// The inode of an object, which has from `known` what belongs to its place.
+    fn described(&mut self, known: &Inode, object: Object<'_>) -> Result<Inode> {
         let Object { mode, uid, gid, mtime, body, xattrs } = object;
         let xattrs = self.add_xattrs(xattrs)?;
         let (mut first, mut count, mut size) = (NONE, 0, 0);
@@ -317,26 +247,23 @@ impl Builder {
             Body::Content(of, content) => {
                 size = of;
                 if let Some(content) = content {
-                    first = number(self.contents.len())?;
-                    self.contents.push(content);
+                    first = number(self.contents.push(&content)? / CONTENT_SIZE as u64)?;
                 }
             }
             Body::Target(target) => {
-                first = number(self.names.len())?;
+                first = number(self.slots.names.push(target)?)?;
                 count = target.len() as u32;
                 size = target.len() as u64;
-                self.names.extend_from_slice(target);
             }
             Body::Number(of, which) => (major, minor) = (of, which),
             Body::Nothing => {}
         }
-        let record = &mut self.inodes[inode as usize];
         if FileKind::from_mode(mode).is_dir() {
-            (first, count) = (record.first, record.count);
+            (first, count) = (known.first, known.count);
         }
-        let (parent, opaque, nlink) = (record.parent, record.opaque, record.nlink);
+        let Inode { parent, opaque, nlink, .. } = *known;
         let implied = false;
-        *record = Inode {
+        Ok(Inode {
             mode,
             uid,
             gid,
@@ -351,32 +278,31 @@ impl Builder {
             parent,
             opaque,
             implied,
-        };
-        Ok(())
+        })
     }
 
     fn add_xattrs<'x>(
         &mut self,
         xattrs: &mut dyn Iterator<Item = (&'x [u8], &'x [u8])>,
     ) -> Result<u32> {
-        let start = self.xattrs.len();
+        let mut record = Vec::new();
         let mut count = 0_u32;
         for (name, value) in xattrs {
             if count == 0 {
-                self.xattrs.extend_from_slice(&[0; 4]);
+                record.extend_from_slice(&[0; 4]);
             }
             count += 1;
             for length in [name.len(), value.len()] {
-                self.xattrs.extend_from_slice(&(length as u32).to_le_bytes());
+                record.extend_from_slice(&(length as u32).to_le_bytes());
             }
-            self.xattrs.extend_from_slice(name);
-            self.xattrs.extend_from_slice(value);
+            record.extend_from_slice(name);
+            record.extend_from_slice(value);
         }
         if count == 0 {
             return Ok(0);
         }
-        self.xattrs[start..start + 4].copy_from_slice(&count.to_le_bytes());
-        Ok(number(start)? + 1)
+        record[..4].copy_from_slice(&count.to_le_bytes());
+        Ok(number(self.xattrs.push(&record)?)? + 1)
     }
 
     /// The inode of the directory that `path` lies in, made where it is missing, and the last name; `None` for the root.
@@ -390,73 +316,109 @@ impl Builder {
 
     fn directory<'p>(&mut self, path: impl Iterator<Item = &'p [u8]>) -> Result<u32> {
         let mut at = ROOT;
-        for name in path {
-            let slot = self.slot(at, name)?;
-            let mut inode = self.slots[slot as usize].inode;
-            if inode == NONE {
-                inode = self.new_inode(implied_directory(at))?;
-                self.slots[slot as usize].inode = inode;
+        for (depth, name) in path.enumerate() {
+            if let Some(dir) = self.trail.step(depth, name) {
+                at = dir;
+                continue;
             }
-            if !self.inode(inode).kind().is_dir() {
-                return Err(Misplaced::NotInDirectory);
+            let number = self.slot(at, name)?;
+            let slot = self.slots.get(number)?;
+            let mut dir = slot.inode;
+            if dir == NONE {
+                dir = self.new_inode(&implied_directory(at))?;
+                self.slots.set(number, &Slot { inode: dir, ..slot })?;
+            } else if !self.inode(dir)?.kind().is_dir() {
+                return Err(Misplaced::NotInDirectory.into());
             }
-            at = inode;
+            self.trail.lead(depth, name, dir);
+            at = dir;
         }
         Ok(at)
     }
 
-    fn find<'p>(&self, path: impl Iterator<Item = &'p [u8]>) -> Option<u32> {
+    fn find<'p>(&mut self, path: impl Iterator<Item = &'p [u8]>) -> io::Result<Option<u32>> {
         let mut at = ROOT;
         for name in path {
-            let slot = self.known_slot(at, name)?;
-            at = self.slots[slot as usize].inode;
+            let Some(slot) = self.slots.find(at, name)? else { return Ok(None) };
+            at = self.slots.get(slot)?.inode;
             if at == NONE {
-                return None;
+                return Ok(None);
             }
         }
-        Some(at)
+        Ok(Some(at))
     }
 
-    fn hash(&self, dir: u32, name: &[u8]) -> u64 {
-        self.hasher.hash_one((dir, name))
-    }
-
-    fn known_slot(&self, dir: u32, name: &[u8]) -> Option<u32> {
-        let same =
-            |slot: &u32| self.slots[*slot as usize].dir == dir && self.slot_name(*slot) == name;
-        self.index.find(self.hash(dir, name), same).copied()
-    }
-
+    /// The slot for `name` in the directory `dir`, made where it is missing.
     fn slot(&mut self, dir: u32, name: &[u8]) -> Result<u32> {
-        if let Some(slot) = self.known_slot(dir, name) {
+        if let Some(slot) = self.slots.find(dir, name)? {
             return Ok(slot);
         }
-        let slot = number(self.slots.len())?;
-        let name_at = number(self.names.len())?;
-        let next = self.inode(dir).first;
+        if self.slots.count() == MOST_NAMES {
+            return Err(Misplaced::Full.into());
+        }
         let name_length = u8::try_from(name.len()).map_err(|_| Misplaced::Full)?;
-        self.names.extend_from_slice(name);
-        self.slots.push(Slot { dir, name_at, name_length, whiteout: false, inode: NONE, next });
-        self.inodes[dir as usize].first = slot;
-        let hash = self.hash(dir, name);
-        let (slots, names, hasher) = (&self.slots, &self.names, &self.hasher);
-        self.index.insert_unique(hash, slot, |slot| {
-            let slot = &slots[*slot as usize];
-            let start = slot.name_at as usize;
-            hasher.hash_one((slot.dir, &names[start..start + usize::from(slot.name_length)]))
-        });
-        Ok(slot)
+        let name_at = number(self.slots.names.len())?;
+        let inode = self.inode(dir)?;
+        let next = inode.first;
+        let slot = Slot { dir, name_at, name_length, whiteout: false, inode: NONE, next };
+        let first = self.slots.add(&slot, name)?;
+        self.set_inode(dir, &Inode { first, ..inode })?;
+        Ok(first)
     }
 
-    /// Takes away what is called so, with everything in it. What was deleted in lower layers stays deleted.
-    fn clear(&mut self, slot: u32) {
-        let mut slots = vec![slot];
-        while let Some(slot) = slots.pop() {
-            let inode = std::mem::replace(&mut self.slots[slot as usize].inode, NONE);
-            if inode != NONE && self.inode(inode).kind().is_dir() {
-                slots.extend(self.slots_of(inode));
+    /// Has `slot` lead to `inode`. What was there goes, with everything in it; what was deleted in lower layers stays
+    /// deleted.
+    fn replace(&mut self, number: u32, inode: u32) -> Result<Replaced> {
+        let slot = self.slots.get(number)?;
+        self.slots.set(number, &Slot { inode, ..slot })?;
+        // Of each directory on the way down, the next slot that is to be emptied.
+        let mut emptied = Vec::new();
+        let mut below = slot.inode;
+        loop {
+            if below != NONE && self.inode(below)?.kind().is_dir() {
+                self.trail = Trail::default();
+                emptied.push(self.inode(below)?.first);
             }
+            let Some(next) = emptied.last_mut() else { break };
+            if *next == NONE {
+                emptied.pop();
+                below = NONE;
+                continue;
+            }
+            let slot = self.slots.get(*next)?;
+            self.slots.set(*next, &Slot { inode: NONE, ..slot })?;
+            *next = slot.next;
+            below = slot.inode;
         }
+        Ok(slot.inode != NONE)
+    }
+}
+
+/// The way to the directory that was looked for last: the next entry of an archive is mostly there too.
+#[derive(Default)]
+struct Trail {
+    names: Vec<u8>,
+    /// Of each directory on it, where its name ends in `names`, and its inode.
+    steps: Vec<(usize, u32)>,
+}
+
+impl Trail {
+    /// The inode of the directory `name`, if it is the one at this depth.
+    fn step(&self, depth: usize, name: &[u8]) -> Option<u32> {
+        let (end, inode) = *self.steps.get(depth)?;
+        (self.names[self.start(depth)..end] == *name).then_some(inode)
+    }
+
+    /// Goes on from this depth to another directory.
+    fn lead(&mut self, depth: usize, name: &[u8], inode: u32) {
+        self.names.truncate(self.start(depth));
+        self.steps.truncate(depth);
+        self.names.extend_from_slice(name);
+        self.steps.push((self.names.len(), inode));
+    }
+
+    fn start(&self, depth: usize) -> usize {
+        depth.checked_sub(1).map_or(0, |above| self.steps[above].0)
     }
 }
 
@@ -480,18 +442,6 @@ fn implied_directory(parent: u32) -> Inode {
 }
 
 /// Numbers end before [`NONE`].
-fn number(count: usize) -> Result<u32> {
-    u32::try_from(count).ok().filter(|number| *number < NONE).ok_or(Misplaced::Full)
-}
-
-struct Hashed<W: Write> {
-    file: BufWriter<W>,
-    hasher: blake3::Hasher,
-}
-
-impl<W: Write> Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes)
-    }
+fn number(count: u64) -> Result<u32> {
+    u32::try_from(count).ok().filter(|number| *number < NONE).ok_or_else(|| Misplaced::Full.into())
 }

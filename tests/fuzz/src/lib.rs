@@ -211,7 +211,7 @@ fn sound_index() -> Vec<u8> {
         let object = Object { mode, uid: 1, gid: 2, mtime, body, xattrs: &mut xattrs };
         builder.put(path.split('/').map(str::as_bytes), object).unwrap();
     }
-    let mut builder = Builder::new();
+    let mut builder = Builder::new(&std::env::temp_dir()).unwrap();
     for dir in ["a", "a/b", "a/b/c", "d"] {
         put(&mut builder, dir, 0o040_755, Body::Nothing);
     }

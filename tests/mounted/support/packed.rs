@@ -22,8 +22,9 @@ pub fn packed(dir: &Path, store: &Path) -> PathBuf {
     if index.exists() {
         return index;
     }
-    let mut packer =
-        Packer { builder: Builder::new(), objects: store.join("objects"), links: HashMap::new() };
+    // What has no room in memory goes beside the store.
+    let builder = Builder::new(store.parent().unwrap()).unwrap();
+    let mut packer = Packer { builder, objects: store.join("objects"), links: HashMap::new() };
     if packer.walk(dir, &mut Vec::new()).is_none() {
         return dir.to_owned();
     }
