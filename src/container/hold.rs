@@ -11,8 +11,10 @@ use super::name;
 use super::record::MountRecord;
 use crate::archive::Shown;
 use crate::layer::claim;
+use crate::mount;
 use crate::store::{Error, Result, Store};
 use crate::sys::Errno;
+use crate::sys::mountinfo::{self, MountLine};
 
 /// A name that nobody else mounts or removes as long as this, or a copy in a child process, exists.
 pub struct Hold {
@@ -36,7 +38,7 @@ impl Hold {
             loop {
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                 let file = rustix::fs::openat(&folder, &file_name, flags, Mode::from(0o600))?;
-                claim::lock(&file)?;
+                lock(store, name, &file)?;
                 let hold = Self {
                     folder: folder.try_clone().map_err(io_errno)?,
                     file,
@@ -82,6 +84,35 @@ impl Hold {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Locks the file of a name. Who has it gets a moment to end, unless it is seen to be mounted; a daemon whose mount
+/// nobody can reach any more is asked to go.
+fn lock(store: &Store, name: &str, file: &OwnedFd) -> std::result::Result<(), Errno> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {}
+        result => return result,
+    }
+    let root = store.root();
+    if is_in_sight(&root.join("mounts").join(format!("{name}.json"))) {
+        return Err(Errno::BUSY);
+    }
+    let upper = root.join("containers").join(name).join("upper");
+    if upper.exists()
+        && let Err(error) = mount::ask_abandoned(&upper)
+    {
+        log::debug!("{}: {error}", upper.display());
+    }
+    claim::lock(file)
+}
+
+/// Whether the mount that the file at `path` is about is mounted for this process.
+fn is_in_sight(path: &Path) -> bool {
+    let record = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let Some(MountRecord { mountpoint, .. }) = record else { return false };
+    let is_it =
+        |mount: &MountLine| mount.mountpoint == mountpoint && mount.fs_type.starts_with("fuse.");
+    mountinfo::read().is_ok_and(|mounts| mounts.iter().any(is_it))
 }
 
 fn io_errno(error: io::Error) -> Errno {

@@ -33,6 +33,7 @@ use self::request::MountRequest;
 use self::spec::MountSpec;
 use crate::sys::process::{self, Signals};
 
+pub use abandoned::ask as ask_abandoned;
 pub use error::MountError;
 pub use log_sink::LogSink;
 pub use statistics::statistics;

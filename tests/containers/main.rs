@@ -12,5 +12,9 @@ mod store {
     pub mod support;
 }
 
+mod death;
+mod garbage;
+mod layers;
+mod names;
 mod stage;
 mod story;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::store::program::{Files, Program, TestImage, archive};
 use crate::store::support::{Fields, Tar};
@@ -45,6 +46,15 @@ impl Stage {
     /// Mounts, and gives the name that is printed.
     pub fn mount(&self, words: &str) -> String {
         self.program.says(&format!("mount {words}")).trim_end().to_owned()
+    }
+
+    /// Waits for daemons that have been killed.
+    pub fn wait_until_nothing_is_mounted(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.mounted().is_empty() {
+            assert!(Instant::now() < deadline, "still mounted: {:?}", self.mounted());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The names that `ps` shows.

@@ -1,0 +1,107 @@
+//! What `store gc` keeps for mounts and containers, and that it takes nothing from under those that just begin.
+
+use std::path::Path;
+
+use crate::needs_root;
+use crate::stage::{Stage, image, text};
+use crate::store::program::archive;
+
+/// The files of the image are all there, those that have not been opened yet too.
+fn whole(point: &Path) {
+    assert_eq!(text(point.join("app")), "application");
+    assert_eq!(text(point.join("bin/sh")), "shell");
+}
+
+#[test]
+fn what_is_mounted_is_kept_and_what_is_not_goes() {
+    needs_root!();
+    for words in ["-r app m", "--upper up app m"] {
+        let stage = Stage::new();
+        let point = stage.point("m");
+        stage.point("up");
+        stage.mount(words);
+        stage.program.says("image rm app");
+        stage.program.says("store gc");
+        whole(&point);
+        stage.program.says("umount m");
+        stage.program.says("store gc");
+        assert_eq!(stage.program.stored(), [""; 0], "{words}");
+    }
+}
+
+#[test]
+fn a_container_keeps_its_image() {
+    needs_root!();
+    let stage = Stage::new();
+    let point = stage.point("m");
+    stage.mount("--name web app m");
+    stage.program.says("image rm app");
+    for _ in 0..2 {
+        stage.program.says("store gc");
+        whole(&point);
+        stage.program.says("umount web");
+        stage.program.says("store gc");
+        stage.mount("--name web m");
+    }
+    stage.program.says("umount web");
+    stage.program.says("rm web");
+    stage.program.says("store gc");
+    assert_eq!(stage.program.stored(), [""; 0]);
+}
+
+#[test]
+fn the_record_of_a_dead_mount_goes_and_keeps_nothing() {
+    needs_root!();
+    let stage = Stage::new();
+    stage.program.write("store/mounts/dead.json", b"{ half of it");
+    stage.program.says("image rm app");
+    stage.program.says("store gc --dry-run");
+    assert!(stage.program.path("store/mounts/dead.json").exists());
+    stage.program.says("store gc");
+    assert_eq!(stage.program.stored(), [""; 0]);
+}
+
+/// Garbage is collected again and again while images are loaded, mounted, read and lose their names: whoever has
+/// mounted one has all of it.
+#[test]
+fn nothing_is_taken_from_under_a_mount_that_begins() {
+    needs_root!();
+    let stage = Stage::new();
+    stage.program.write("image.tar", &archive(&image().old_docker("app:latest")));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let mounted = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                stage.program.run("image rm app");
+                stage.program.says("store gc");
+            }
+        });
+        let mounts: Vec<_> = ["a", "b"]
+            .map(|name| {
+                let point = stage.point(name);
+                let program = &stage.program;
+                scope.spawn(move || {
+                    let mut mounted = 0;
+                    for _ in 0..12 {
+                        program.says("image load -q image.tar");
+                        // Another may have taken the name away since.
+                        if program.run(&format!("mount -r app {name}")).status.success() {
+                            whole(&point);
+                            program.says(&format!("umount {name}"));
+                            mounted += 1;
+                        }
+                    }
+                    mounted
+                })
+            })
+            .into_iter()
+            .collect();
+        let mounted: Vec<_> = mounts.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        mounted.into_iter().map(Result::unwrap).sum::<i32>()
+    });
+    assert!(mounted > 0, "no mount came about");
+    stage.program.run("image rm app");
+    stage.program.says("store gc");
+    assert_eq!(stage.program.stored(), [""; 0]);
+}

@@ -1,0 +1,205 @@
+//! What is listed, by which names things are found, and what is refused.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::needs_root;
+use crate::stage::{Stage, image, text};
+use crate::store::support::{Fields, Tar};
+use crate::support::posix::names;
+
+#[test]
+fn ps_lists_what_is_mounted_and_with_a_all_containers() {
+    needs_root!();
+    let stage = Stage::new();
+    stage.point("m");
+    stage.point("n");
+    stage.mount("--name web app m");
+    stage.mount("--name db app:latest n");
+    stage.program.says("umount db");
+    let lines = stage.program.says("ps");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>(),
+        ["NAME", "IMAGE", "MOUNTPOINT", "CREATED", "STATUS"]
+    );
+    assert!(lines[1].starts_with("web    app:latest   "), "{lines:?}");
+    assert!(lines[1].ends_with("   mounted") && lines.len() == 2, "{lines:?}");
+    let all: Vec<Value> = stage
+        .program
+        .says("ps -a --format json")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let find = |name: &str| all.iter().find(|line| line["Name"] == name).unwrap().clone();
+    let (web, db) = (find("web"), find("db"));
+    assert_eq!((&web["Mounted"], &db["Mounted"]), (&true.into(), &false.into()));
+    assert_eq!(web["Mountpoint"], stage.program.path("m").to_str().unwrap());
+    assert_eq!((&db["Mountpoint"], &db["Pid"]), (&Value::Null, &Value::Null));
+    let serves = fs::read_to_string(format!("/proc/{}/comm", web["Pid"])).unwrap();
+    assert_eq!(serves, "plyfs\n");
+    assert_eq!(web["ImageID"], image().id());
+    assert_eq!(db["Image"], "app:latest");
+    stage.program.says("umount web");
+}
+
+#[test]
+fn a_read_only_mount_has_a_name_and_leaves_nothing() {
+    needs_root!();
+    let stage = Stage::new();
+    let point = stage.point("m");
+    for words in ["-r app m", "app m -o ro"] {
+        let name = stage.mount(words);
+        assert_eq!(stage.mounted(), [name.as_str()]);
+        assert!(stage.program.says("ps").contains("mounted, no container"));
+        assert_eq!(text(point.join("app")), "application");
+        let refused = fs::write(point.join("new"), "").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        stage.program.says(&format!("umount {name}"));
+        assert_eq!(stage.program.says("ps -aq"), "");
+        assert_eq!(names(stage.program.store().join("mounts")), [""; 0]);
+    }
+}
+
+#[test]
+fn changes_go_into_a_directory_of_the_users() {
+    needs_root!();
+    let stage = Stage::new();
+    let (point, upper) = (stage.point("m"), stage.point("up"));
+    for content in ["application", "changed"] {
+        stage.mount("--upper up app m");
+        assert_eq!(text(point.join("app")), content);
+        fs::write(point.join("app"), "changed").unwrap();
+        stage.program.says("umount m");
+        assert_eq!(names(&upper), ["app"]);
+    }
+    assert_eq!(stage.program.says("ps -aq"), "");
+    assert!(stage.program.path("up.work").is_dir());
+    let (status, line) = stage.program.fails("mount --upper none app m");
+    assert_eq!(status, 1, "{line}");
+    assert!(line.contains("upper layer none: No such file or directory"), "{line}");
+}
+
+#[test]
+fn what_does_not_exist_is_status_3_and_what_is_refused_1() {
+    needs_root!();
+    let stage = Stage::new();
+    stage.point("m");
+    stage.point("n");
+    let mut other = image();
+    other.layers.push(Tar::new().file("other", "other").end());
+    stage.load("other", &other);
+    stage.load("app2", &image());
+    stage.mount("--name web app m");
+    let store = stage.program.store().display().to_string();
+    let mountpoint = stage.program.path("m").display().to_string();
+    for (words, status, line) in [
+        ("mount nothing n", 3, format!("no image `nothing` in {store}")),
+        ("mount --name nobody n", 3, format!("no container `nobody` in {store}")),
+        ("rm nobody", 3, format!("no container `nobody` in {store}")),
+        ("rm ../containers/web", 3, format!("no container `../containers/web` in {store}")),
+        ("umount nobody", 3, "no mount and no container `nobody`".into()),
+        ("mount --name a/b app n", 1, "`a/b` is no name of a container".into()),
+        (
+            "mount --name web app n",
+            1,
+            format!("container web is mounted on {mountpoint}; unmount it first"),
+        ),
+        ("rm web", 1, format!("container web is mounted on {mountpoint}; unmount it first")),
+        ("mount --name new app missing", 1, "mountpoint missing: does not exist".into()),
+        ("mount --name new app n -o io=fast", 2, "option io: `fast` is not valid".into()),
+        ("mount app n -o upperdir=u,workdir=w", 2, "option lowerdir: missing".into()),
+        ("mount none n", 2, "option lowerdir: missing".into()),
+    ] {
+        let (found, said) = stage.program.fails(words);
+        assert_eq!(found, status, "{words}: {said}");
+        assert!(said.starts_with(&format!("plyfs: {line}")), "{words}: {said}");
+    }
+    // What was not mounted has left no container.
+    assert_eq!(stage.program.says("ps -aq"), "web\n");
+    stage.program.says("umount web");
+    let (status, line) = stage.program.fails("umount web");
+    assert_eq!((status, line.as_str()), (1, "plyfs: container web is not mounted"));
+    let (status, line) = stage.program.fails("mount --name web other m");
+    assert_eq!(status, 1);
+    assert!(line.contains("container web is over image app:latest ("), "{line}");
+    // The same image by another name, by its id, or by the name that it has lost.
+    let id = image().id();
+    stage.program.says("image rm app");
+    for words in
+        ["--name web app2 m", &format!("--name web {id} m"), "--name web app m", "--name web m"]
+    {
+        assert_eq!(stage.mount(words), "web", "{words}");
+        stage.program.says("umount web");
+    }
+}
+
+#[test]
+fn names_of_mountpoints_do_not_reach_the_terminal_raw() {
+    needs_root!();
+    let stage = Stage::new();
+    let point = stage.program.dir.path().join(OsStr::from_bytes(b"m\x1b[2J\n\xff"));
+    fs::create_dir(&point).unwrap();
+    let mut command = stage.program.command("mount --name odd app");
+    assert!(command.arg(&point).status().unwrap().success());
+    for words in ["ps --no-trunc", "ps --format json"] {
+        let listed = stage.program.says(words);
+        assert!(!listed.contains('\x1b'), "{listed:?}");
+        assert!(listed.contains("u{1b}[2J\\n") || listed.contains("u001b[2J\\n"), "{listed:?}");
+    }
+    let refused = stage.program.fails("rm odd").1;
+    assert!(refused.contains("m\\u{1b}[2J\\n"), "{refused:?}");
+    stage.program.says("umount odd");
+    assert_eq!(names(&point), [""; 0]);
+}
+
+/// mount(8), as by hand and as out of fstab, with the program as its helper for the type.
+#[test]
+fn mount_takes_an_image_as_the_source() {
+    needs_root!();
+    let stage = Stage::new();
+    let point = stage.point("m");
+    let helper = stage.program.path("mount.plyfs");
+    std::os::unix::fs::symlink(crate::support::mount::program(), &helper).unwrap();
+    let store = stage.program.store();
+    let mut command = Command::new(&helper);
+    command.arg("app").arg(&point).args(["-o", "rw,noexec"]).env("PLYFS_STORE", &store);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
+    assert_eq!(text(point.join("app")), "application");
+    assert!(stage.program.says("ps").contains("app:latest"));
+    let table = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = table.lines().find(|line| line.contains(point.to_str().unwrap())).unwrap();
+    assert!(line.starts_with("app:latest ") && line.contains(" fuse.plyfs "), "{line}");
+    stage.program.says("umount m");
+}
+
+#[test]
+fn the_root_of_a_container_is_that_of_the_image() {
+    needs_root!();
+    let stage = Stage::empty();
+    let root = Fields { mode: 0o1777, uid: 3, gid: 4, mtime: 1_000_000, ..Fields::new(b'5', "./") };
+    let base = Tar::new().entry(root, b"").file("file", "base").end();
+    let top = Tar::new().file("other", "top").end();
+    let image = crate::store::program::TestImage { layers: vec![base, top] };
+    stage.load("app", &image);
+    let point = stage.point("m");
+    for words in ["--name web app m", "-r app m", "--name web m"] {
+        stage.mount(words);
+        let stat = fs::metadata(&point).unwrap();
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!((stat.uid(), stat.gid()), (3, 4), "{words}");
+        assert_eq!(
+            (stat.permissions().mode() & 0o7777, stat.mtime()),
+            (0o1777, 1_000_000),
+            "{words}"
+        );
+        stage.program.says("umount m");
+    }
+}
