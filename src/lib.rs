@@ -3,7 +3,7 @@
 //! The layers of the code, each of which knows only those below it (see `docs/architecture.md`):
 //! [`cli`] → [`mount`] → [`fuse`] → [`overlay`] → [`layer`] → [`sys`];
 //! [`check`], [`convert`] and [`changes`] go beside [`fuse`], [`store`] beside [`overlay`], on [`archive`] and [`layer`];
-//! [`container`] is above [`store`] and [`mount`].
+//! [`registry`] is above [`store`], [`container`] above [`store`] and [`mount`].
 
 pub mod archive;
 pub mod changes;
@@ -15,5 +15,6 @@ pub mod fuse;
 pub mod layer;
 pub mod mount;
 pub mod overlay;
+pub mod registry;
 pub mod store;
 pub mod sys;

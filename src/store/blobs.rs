@@ -37,7 +37,7 @@ impl Store {
 }
 
 /// All that `source` gives, which may be no more than `most` bytes.
-pub(super) fn read_at_most(source: impl Read, most: u64) -> io::Result<Vec<u8>> {
+pub fn read_at_most(source: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {

@@ -83,23 +83,30 @@ impl Import<'_> {
 
     /// Stores everything.
     pub fn publish(self) -> Result<()> {
-        self.publish_all().map_err(|error| self.store.cannot_store(error))
+        Self::publish_together(vec![self])
     }
 
-    fn publish_all(&self) -> io::Result<()> {
-        let root = self.store.root();
-        point("import.staged");
-        sync_filesystem(root)?;
-        point("import.synced");
-        self.contents.publish()?;
-        sync_filesystem(root)?;
-        point("import.contents-published");
-        for (folder, target) in [(LAYERS, "layers"), (BLOBS, "blobs/sha256")] {
-            publish_folder(&self.stage.path(folder), &root.join(target))?;
-        }
-        point("import.published");
-        Ok(())
+    /// Stores everything of several imports, with no more syncs than for one.
+    pub fn publish_together(imports: Vec<Self>) -> Result<()> {
+        let Some(store) = imports.first().map(|import| import.store) else { return Ok(()) };
+        publish_all(store.root(), &imports).map_err(|error| store.cannot_store(error))
     }
+}
+
+fn publish_all(root: &Path, imports: &[Import<'_>]) -> io::Result<()> {
+    point("import.staged");
+    sync_filesystem(root)?;
+    point("import.synced");
+    imports.iter().try_for_each(|import| import.contents.publish())?;
+    sync_filesystem(root)?;
+    point("import.contents-published");
+    for import in imports {
+        for (folder, target) in [(LAYERS, "layers"), (BLOBS, "blobs/sha256")] {
+            publish_folder(&import.stage.path(folder), &root.join(target))?;
+        }
+    }
+    point("import.published");
+    Ok(())
 }
 
 /// Moves everything in `folder` to `target`, unless it is there by somebody who was faster.

@@ -26,6 +26,9 @@ const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
+/// The media types of manifests and indexes that are read.
+pub const TYPES: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+
 /// What refers to a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -248,6 +251,12 @@ pub fn read_index(bytes: &[u8], media_type: &str) -> Result<Vec<IndexEntry>> {
     }
     let entries = read.manifests.ok_or_else(|| missing("manifests"))?;
     entries.iter().map(index_entry).collect()
+}
+
+/// The media type that a manifest says it is of.
+pub fn own_type(bytes: &[u8]) -> Option<String> {
+    let read: Read = serde_json::from_slice(bytes).ok()?;
+    read.media_type
 }
 
 /// The media type of an index.

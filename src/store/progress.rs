@@ -114,6 +114,8 @@ pub struct Watched<'p, R> {
     progress: &'p dyn Progress,
     layer: Option<Digest>,
     status: Status,
+    /// What is told when everything has been read.
+    then: Option<Status>,
     current: u64,
     total: u64,
 }
@@ -128,7 +130,14 @@ impl<'p, R> Watched<'p, R> {
         total: u64,
     ) -> Self {
         progress.tell(layer.as_ref(), &status, 0, total);
-        Self { source, progress, layer, status, current: 0, total }
+        Self { source, progress, layer, status, then: None, current: 0, total }
+    }
+
+    /// Tells this when all of it has been read.
+    #[must_use]
+    pub fn then(mut self, status: Status) -> Self {
+        self.then = Some(status);
+        self
     }
 }
 
@@ -137,6 +146,10 @@ impl<R: Read> Read for Watched<'_, R> {
         let count = self.source.read(buffer)?;
         self.current += count as u64;
         self.progress.tell(self.layer.as_ref(), &self.status, self.current, self.total);
+        if let Some(then) = self.then.take_if(|_| self.current >= self.total) {
+            self.progress.tell(self.layer.as_ref(), &then, self.current, self.total);
+            self.status = then;
+        }
         Ok(count)
     }
 }

@@ -11,4 +11,7 @@ mod memory;
 mod model;
 mod peers;
 mod program;
+mod registry;
+mod server;
+mod strangers;
 mod support;

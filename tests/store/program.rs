@@ -153,6 +153,17 @@ impl TestImage {
 
     /// An OCI layout with layers that `compress` has made, of this media type.
     pub fn oci(&self, name: &str, compress: fn(&[u8]) -> Vec<u8>, suffix: &str) -> Files {
+        self.oci_of(&self.config(), name, compress, suffix)
+    }
+
+    /// The same with this configuration.
+    pub fn oci_of(
+        &self,
+        config: &[u8],
+        name: &str,
+        compress: fn(&[u8]) -> Vec<u8>,
+        suffix: &str,
+    ) -> Files {
         let mut files = Files::new();
         let mut blob = |bytes: Vec<u8>, media_type: &str| {
             let digest = Digest::of(&bytes);
@@ -165,7 +176,7 @@ impl TestImage {
         let layer_type = format!("application/vnd.oci.image.layer.v1.tar{suffix}");
         let layers: Vec<Value> =
             self.layers.iter().map(|layer| blob(compress(layer), &layer_type)).collect();
-        let config = blob(self.config(), "application/vnd.oci.image.config.v1+json");
+        let config = blob(config.to_vec(), "application/vnd.oci.image.config.v1+json");
         let manifest_type = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({
             "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": layers,

@@ -6,6 +6,9 @@ mod inspect;
 mod load;
 mod ls;
 mod progress;
+mod pull;
+mod push;
+mod registry;
 mod rm;
 mod save;
 pub(super) mod table;
@@ -18,7 +21,7 @@ use super::error::CliError;
 use super::logging;
 use super::store::StoreArgs;
 
-/// Load, list and save images
+/// Load, pull, list, save and push images
 ///
 /// Images are kept in a store of the user, without root and without a daemon: layers by their digests, each file's
 /// content once.
@@ -44,6 +47,8 @@ enum ImageCommand {
     Load(load::LoadArgs),
     Import(import::ImportArgs),
     Save(save::SaveArgs),
+    Pull(pull::PullArgs),
+    Push(push::PushArgs),
     Ls(ls::LsArgs),
     History(history::HistoryArgs),
     Inspect(inspect::InspectArgs),
@@ -79,6 +84,8 @@ impl ImageArgs {
             ImageCommand::Load(args) => args.run(&store),
             ImageCommand::Import(args) => args.run(&store),
             ImageCommand::Save(args) => args.run(&store),
+            ImageCommand::Pull(args) => args.run(&store),
+            ImageCommand::Push(args) => args.run(&store),
             ImageCommand::Ls(args) => args.run(&store),
             ImageCommand::History(args) => args.run(&store),
             ImageCommand::Inspect(args) => args.run(&store),

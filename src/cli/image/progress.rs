@@ -65,10 +65,30 @@ impl ProgressArgs {
         Teller { form, layers: Mutex::default() }
     }
 
-    /// Prints a result: `line`, or `object` as JSON.
-    pub fn result(self, line: &str, object: &Value) -> io::Result<()> {
+    /// Whether no more than the result is wanted.
+    pub fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// Prints a result: `lines`, or `object` as JSON.
+    pub fn result(self, lines: &str, object: &Value) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if self.json { writeln!(out, "{object}") } else { writeln!(out, "{}", one_line(line)) }
+        if self.json {
+            return writeln!(out, "{object}");
+        }
+        lines.lines().try_for_each(|line| writeln!(out, "{}", one_line(line)))
+    }
+}
+
+impl Teller {
+    /// A line that is about no layer.
+    pub fn heading(&self, line: &str) {
+        let line = one_line(line);
+        match &self.form {
+            Form::Nowhere => {}
+            Form::Json => print(io::stdout(), &json!({ "status": line }).to_string()),
+            Form::Bars(_) | Form::Lines => print(io::stderr(), &line),
+        }
     }
 }
 
