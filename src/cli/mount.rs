@@ -134,26 +134,34 @@ impl MountArgs {
 
     /// What to mount, from the arguments alone.
     pub(super) fn plan(mut self, called_as: CalledAs) -> Result<Plan, CliError> {
-        let flags = [
-            ("--name", self.name.is_some()),
-            ("--upper", self.upper.is_some()),
-            ("--store", self.store.is_some()),
+        let (name, upper, store) = (self.name.take(), self.upper.take(), self.store.take());
+        let mut request = self.request(called_as)?;
+        if request.options.vfs.remount {
+            return Ok(Plan::Layers(request));
+        }
+        let (container, other_store) =
+            (request.options.container.take(), request.options.store.take());
+        let of_images = [
+            ("--name", name.is_some()),
+            ("--upper", upper.is_some()),
+            ("--store", store.is_some()),
+            ("container", container.is_some()),
+            ("store", other_store.is_some()),
         ];
-        let flag = flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
-        let (name, upper) = (self.name.take(), self.upper.take());
-        let store = StoreArgs::at(self.store.take());
-        let request = self.request(called_as)?;
+        let of_images = of_images.into_iter().find(|(_, given)| *given).map(|(word, _)| word);
+        let name = name.or_else(|| Some(container?.to_string_lossy().into_owned()));
+        let store = StoreArgs::at(store.or(other_store));
         let source = request.source.as_deref().filter(|source| *source != OsStr::new(NO_SOURCE));
-        let no_layers = request.options.lower.is_empty() && !request.options.vfs.remount;
+        let no_layers = request.options.lower.is_empty();
         if !no_layers
             || called_as == CalledAs::FuseOverlayfs
             || (source.is_none() && name.is_none())
         {
-            return match flag {
-                Some(flag) if no_layers => {
-                    Err(CliError::Usage(format!("{flag}: no image is named")))
+            return match of_images {
+                Some(word) if no_layers => {
+                    Err(CliError::Usage(format!("{word}: no image is named")))
                 }
-                Some(flag) => Err(CliError::Usage(format!("{flag} does not go with lowerdir"))),
+                Some(word) => Err(CliError::Usage(format!("{word} does not go with lowerdir"))),
                 None if no_layers => Err(OptionError::no_layers().into()),
                 None => Ok(Plan::Layers(request)),
             };

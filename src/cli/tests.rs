@@ -109,12 +109,21 @@ fn a_source_is_an_image_where_no_layers_are_named() {
         (&["plyfs", "mount", "--name", "web", "-r", "app", "/m"], Some("app"), &web),
         (&["plyfs", "mount", "--name", "web", "/m"], None, &web),
         (&["plyfs", "mount", "--upper", "u", "app", "/m"], Some("app"), &upper),
+        (&["mount.plyfs", "app", "/m", "-o", "container=web,store=/s"], Some("app"), &web),
+        (&["plyfs", "app", "/m", "-o", "container=a", "--name", "web"], Some("app"), &web),
+        (&["plyfs", "none", "/m", "-o", "container=web"], None, &web),
     ];
     for (argv, source, changes) in forms {
         let wanted = image(argv).unwrap();
         assert_eq!((wanted.image.as_deref(), &wanted.changes), (*source, *changes), "{argv:?}");
         assert_eq!(wanted.request.mountpoint, Path::new("/m"), "{argv:?}");
     }
+}
+
+#[test]
+fn a_line_of_fstab_can_be_remounted() {
+    let options = "remount,ro,container=web,store=/s";
+    assert!(request(&["mount.plyfs", "app", "/m", "-o", options]).unwrap().options.vfs.remount);
 }
 
 #[test]
@@ -128,6 +137,7 @@ fn what_is_for_images_does_not_go_with_layers() {
         (&["plyfs", "-o", "lowerdir=a", "/m", "--name", "web"], "--name does not go with lowerdir"),
         (&["plyfs", "-o", "lowerdir=a", "/m", "--store", "s"], "--store does not go with lowerdir"),
         (&["plyfs", "/m", "--upper", "u"], "--upper: no image is named"),
+        (&["plyfs", "-o", "lowerdir=a,container=web", "/m"], "container does not go with lowerdir"),
         (
             &["plyfs", "app", "/m", "--upper", "u", "--name", "web"],
             "--name does not go with --upper",

@@ -30,6 +30,11 @@ pub struct Options {
     /// `upperdir` and `workdir`; without them the mount is read-only.
     pub upper: Option<UpperDirs>,
 
+    /// `container`, of a mount of an image.
+    pub container: Option<OsString>,
+    /// `store`, of a mount of an image.
+    pub store: Option<PathBuf>,
+
     /// `redirect_dir`.
     pub redirect_dir: RedirectDir,
     /// `metacopy`: chmod and chown of a lower file copy its metadata only.

@@ -158,26 +158,28 @@ fn names_of_mountpoints_do_not_reach_the_terminal_raw() {
     assert_eq!(names(&point), [""; 0]);
 }
 
-/// mount(8), as by hand and as out of fstab, with the program as its helper for the type.
+/// As the helper of mount(8) for the type, and by mount(8) itself, which looks for programs in the usual places only.
 #[test]
 fn mount_takes_an_image_as_the_source() {
     needs_root!();
     let stage = Stage::new();
     let point = stage.point("m");
-    let helper = stage.program.path("mount.plyfs");
-    std::os::unix::fs::symlink(crate::support::mount::program(), &helper).unwrap();
-    let store = stage.program.store();
-    let mut command = Command::new(&helper);
-    command.arg("app").arg(&point).args(["-o", "rw,noexec"]).env("PLYFS_STORE", &store);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
-    assert_eq!(text(point.join("app")), "application");
-    assert!(stage.program.says("ps").contains("app:latest"));
-    let table = fs::read_to_string("/proc/self/mounts").unwrap();
-    let line = table.lines().find(|line| line.contains(point.to_str().unwrap())).unwrap();
-    assert!(line.starts_with("app:latest ") && line.contains(" fuse.plyfs "), "{line}");
-    stage.program.says("umount m");
+    for name in ["mount.plyfs", "plyfs"] {
+        let program = crate::support::mount::program();
+        std::os::unix::fs::symlink(program, stage.program.path(name)).unwrap();
+    }
+    let script = r#"mount --bind . /usr/local/bin; options=rw,noexec,container=web,store=$PWD/store; m=$PWD/m
+        show() { cat m/app; grep -c "^app:latest $m fuse.plyfs rw,.*noexec" /proc/mounts; ./plyfs umount m; }
+        ./mount.plyfs app m -o $options; show
+        cd /; mount -t fuse.plyfs app $m -o $options; cd -; show"#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-ec", script]);
+    let output = command.current_dir(stage.program.dir.path()).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+    let place = stage.program.dir.path().display();
+    assert_eq!(said, [format!("application1\nweb\n{place}\napplication1\n"), String::new()]);
+    assert_eq!(stage.program.says("ps -aq"), "web\n");
+    assert_eq!(names(&point), [""; 0]);
 }
 
 #[test]

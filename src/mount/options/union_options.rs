@@ -38,6 +38,20 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
          ignored with a warning without it",
     ),
     OptionSpec::new(
+        "container",
+        Value::Text(|draft, name| draft.options.container = Some(name)),
+        Implemented,
+        "a new one",
+        "of an image: the container that takes the changes, as `--name`",
+    ),
+    OptionSpec::new(
+        "store",
+        Path(|draft, path| draft.options.store = Some(path)),
+        Implemented,
+        "",
+        "of an image: the store that it is in, as `--store`; for fstab(5)",
+    ),
+    OptionSpec::new(
         "redirect_dir",
         Word(&[
             ("on", |draft| draft.options.redirect_dir = RedirectDir::On),
