@@ -17,7 +17,9 @@ use super::listing::Listing;
 use super::packed::PackedLayer;
 use super::stat_override::{self, StatOverride};
 use super::{DirMarks, LayerIndex, Name, Opaque};
-use crate::sys::{Errno, Object, Result, Stat, open};
+use crate::sys::data::Source;
+use crate::sys::stat::stat_fd;
+use crate::sys::{Errno, FileKind, Object, Result, Stat, open};
 
 /// One read-only layer. What differs between the kinds is decided in this file and nowhere else.
 pub enum Layer {
@@ -354,12 +356,25 @@ impl Lowers {
         target.inspect_err(|error| self.report(place, "cannot read link", *error))
     }
 
-    /// Opens a regular file's data for reading.
-    pub fn open(&self, place: &LowerPlace) -> Result<OwnedFd> {
-        Ok(self.open_sized(place)?.0)
+    /// Opens a regular file's data for being copied. `known` are the attributes of a place that is held.
+    pub fn open_source(&self, place: &LowerPlace, known: Option<&Stat>) -> Result<Source> {
+        match (place, known, self.layer(place.layer())) {
+            (LowerPlace::Held(_, _, file), Some(stat), Layer::Dir(layer))
+                if stat.kind() == FileKind::Regular && layer.overriding.is_none() =>
+            {
+                let fd = open::reopen(file.as_fd());
+                let fd = fd.inspect_err(|error| self.report(place, "cannot open", *error))?;
+                Ok(Source::new(fd, stat))
+            }
+            _ => {
+                let (fd, _) = self.open_sized(place)?;
+                let stat = stat_fd(fd.as_fd())?;
+                Ok(Source::new(fd, &stat))
+            }
+        }
     }
 
-    /// The same, and its size in bytes.
+    /// Opens a regular file's data for reading, and tells its size in bytes.
     pub fn open_sized(&self, place: &LowerPlace) -> Result<(OwnedFd, u64)> {
         let file = self.find(place).and_then(|found| match found {
             Found::Inode(layer, inode) => layer.open_content(inode),
@@ -372,7 +387,7 @@ impl Lowers {
     /// filesystem.
     pub fn open_inode(&self, place: &LowerPlace) -> Result<Option<OwnedFd>> {
         match self.layer(place.layer()) {
-            Layer::Dir(_) => self.open(place).map(Some),
+            Layer::Dir(_) => Ok(Some(self.open_sized(place)?.0)),
             Layer::Packed(_) => Ok(None),
         }
     }

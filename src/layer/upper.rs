@@ -18,7 +18,7 @@ use super::stat_override::StatOverride;
 use super::undo::undo;
 use super::whiteout::{self, Form};
 use super::workdir::{self, Staged, Workdir, move_dir};
-use crate::sys::data::Writing;
+use crate::sys::data::{Unshared, Writing};
 use crate::sys::write_order::WriteOrder;
 use crate::sys::{Errno, FileKind, Object, Result, fault, open};
 
@@ -40,6 +40,8 @@ pub struct Upper {
     pub index: Index,
     /// The inode numbers of what has been copied up.
     pub numbers: InodeMarks,
+    /// Which filesystems share no data with this layer.
+    pub unshared: Unshared,
     write_order: WriteOrder,
     can_rename_with_whiteout: bool,
     can_exchange: bool,
@@ -88,6 +90,7 @@ impl Upper {
             volatile,
             index,
             numbers,
+            unshared: Unshared::default(),
             can_exchange: features.exchange,
             _locks: locks,
         })

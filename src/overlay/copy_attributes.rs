@@ -4,47 +4,64 @@ use std::ffi::OsStr;
 
 use rustix::fs::XattrFlags;
 
-use super::Overlay;
 use super::attr::{CAPABILITY, overridden};
 use super::copy_up::Cut;
+use super::{Overlay, acl};
 use crate::layer::{LowerPlace, Upper, xattr_names};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat};
 
+/// What is copied.
+pub(super) struct Original<'a> {
+    pub place: &'a LowerPlace,
+    pub stat: &'a Stat,
+    /// The names of its extended attributes.
+    pub xattrs: &'a [Box<OsStr>],
+}
+
+/// The permissions that the copy of a regular file is made with: its final ones, unless these could keep its owner from
+/// something, or would go with the change of something else.
+pub(super) fn first_permissions(original: &Stat) -> u32 {
+    let permissions = original.permissions();
+    if permissions & 0o7600 == 0o600 { permissions } else { 0o600 }
+}
+
 impl Overlay {
     /// Owner, permissions, extended attributes (ACLs are such) and times, in an order in which none
-    /// undoes another. Of a file that is `cut`, they are those that it has then.
+    /// undoes another. Of a file that is `cut`, they are those that it has then. `made` is how `object` was when it was
+    /// made.
     pub(super) fn copy_attributes(
         &self,
         upper: &Upper,
-        place: &LowerPlace,
-        stat: &Stat,
-        object: &Object,
+        original: &Original<'_>,
+        (object, made): (&Object, &Stat),
         cut: Option<Cut>,
     ) -> Result<()> {
+        let Original { place, stat, xattrs } = original;
         let permissions = match cut {
             Some(cut) => self.permissions_after(cut.caller, stat),
             None => stat.permissions(),
         };
         match upper.overriding {
             Some(form) => form.store(object, &overridden(stat, permissions))?,
-            None => self.give_owner(object, stat.uid, stat.gid)?,
+            None => self.give_owner((object, made), stat.uid, stat.gid)?,
         }
-        for name in self.lowers.xattr_names(place)? {
-            let lost = cut.is_some() && *name == *CAPABILITY;
-            let private = lost || xattr_names::shown(&name).is_none();
-            let value = if private { None } else { self.lowers.xattr(place, &name)? };
+        let mut may_differ = made.permissions() != permissions;
+        for name in *xattrs {
+            let lost = cut.is_some() && **name == *CAPABILITY;
+            let private = lost || xattr_names::shown(name).is_none();
+            let value = if private { None } else { self.lowers.xattr(place, name)? };
             if let Some(value) = value {
-                match object.set_xattr(&name, &value, XattrFlags::empty()) {
-                    Ok(()) => {}
+                match object.set_xattr(name, &value, XattrFlags::empty()) {
+                    Ok(()) => may_differ |= acl::is_acl(name),
                     // What this user or filesystem cannot have (as the kernel: ovl_copy_xattr).
-                    Err(Errno::OPNOTSUPP | Errno::PERM) if may_be_lost(&name) => {}
+                    Err(Errno::OPNOTSUPP | Errno::PERM) if may_be_lost(name) => {}
                     Err(error) => return Err(error),
                 }
             }
         }
         // Last, because they can keep the owner from everything else.
-        if upper.overriding.is_none() && stat.kind() != FileKind::Symlink {
+        if upper.overriding.is_none() && stat.kind() != FileKind::Symlink && may_differ {
             object.set_permissions(permissions)?;
         }
         let mtime = if cut.is_some() { NewTime::Now } else { NewTime::At(stat.mtime) };
@@ -54,7 +71,7 @@ impl Overlay {
     /// Gives `object` all attributes of `original`, which is in the upper layer too.
     pub(super) fn copy_upper_attributes(&self, original: &Object, object: &Object) -> Result<()> {
         let stat = original.stat()?;
-        self.give_owner(object, stat.uid, stat.gid)?;
+        self.give_owner((object, &object.stat()?), stat.uid, stat.gid)?;
         object.set_permissions(stat.permissions())?;
         for name in original.xattr_names()? {
             if let Some(value) = original.xattr(&name)? {
@@ -64,12 +81,16 @@ impl Overlay {
         object.set_times(Some(NewTime::At(stat.atime)), Some(NewTime::At(stat.mtime)))
     }
 
-    /// Gives an upper object its owner, where that is not this process's own already.
-    pub(super) fn give_owner(&self, object: &Object, uid: u32, gid: u32) -> Result<()> {
+    /// Gives an upper object, which is like `now`, its owner, where that is not this process's own already.
+    pub(super) fn give_owner(
+        &self,
+        (object, now): (&Object, &Stat),
+        uid: u32,
+        gid: u32,
+    ) -> Result<()> {
         if self.ids.squashes() {
             return Ok(());
         }
-        let now = object.stat()?;
         let uid = (now.uid != uid).then_some(uid);
         let gid = (now.gid != gid).then_some(gid);
         if uid.is_none() && gid.is_none() {

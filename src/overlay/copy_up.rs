@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::AtFlags;
 
+use super::copy_attributes::{Original, first_permissions};
 use super::directory::Contents;
 use super::node::{NameRef, Node};
 use super::node_state::Place;
@@ -47,8 +48,12 @@ pub(super) struct Cut {
 /// A copy that waits in the workdir for being published.
 struct Copy<'u> {
     staged: Staged<'u>,
+    /// The staged object as it was when it was made.
+    made: Stat,
     /// What it is a copy of.
     place: LowerPlace,
+    /// Its size in bytes, of a regular file.
+    size: u64,
     /// The number of names of the lower file.
     lower_links: i32,
     /// Where the data is, of a copy without data.
@@ -59,7 +64,10 @@ struct Copy<'u> {
 
 /// A copy that has got its name.
 struct Published {
-    stat: Stat,
+    /// The inode as it was when it was made.
+    made: Stat,
+    /// Its size in bytes, of a regular file.
+    size: u64,
     /// The number of names of the lower file.
     lower_links: i32,
     /// Its entry in the index, of a file with several names.
@@ -199,21 +207,28 @@ impl Overlay {
         let staged = match (node.kind, upper.overriding) {
             (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
             (FileKind::Symlink, _) => upper.work.stage_symlink(&self.lowers.read_link(&place)?)?,
-            (FileKind::Regular, _) | (_, Some(_)) => upper.work.stage_file(0o600)?,
+            (_, Some(_)) => upper.work.stage_file(0o600)?,
+            (FileKind::Regular, None) => upper.work.stage_file(first_permissions(&stat))?,
             (kind, None) => upper.work.stage_node(kind, 0o600, stat.rdev)?,
         };
         let object = staged.object();
+        let made = object.stat()?;
+        let listed = self.lowers.xattr_names(&place);
         let mut data_source = None;
         if let (FileKind::Regular, Some(target)) = (node.kind, staged.file()) {
-            let source = self.lower_data_place(node, &place)?;
+            let source = self.listed_data_place(node, &place, || listed.clone())?;
             match wanted {
                 Wanted::Attributes if self.stage_metacopy(upper, &stat, target)? => {
                     data_source = Some(source.released());
                 }
-                _ => self.copy_data(upper, &source, target, cut)?,
+                _ => {
+                    let known = matches!(source, LowerPlace::Held(..)).then_some(&stat);
+                    self.copy_data(upper, (&source, known), target, cut)?;
+                }
             }
         }
-        self.copy_attributes(upper, &place, &stat, &object, cut)?;
+        let original = Original { place: &place, stat: &stat, xattrs: &listed? };
+        self.copy_attributes(upper, &original, (&object, &made), cut)?;
         if let (Some(cut), Some(file)) = (cut, staged.file()) {
             // Whether this process may keep set-id bits (root of a user namespace may not) is known to the filesystem.
             rustix::fs::ftruncate(file, cut.size)?;
@@ -224,20 +239,22 @@ impl Overlay {
             fault::point("copy-up.settled");
         }
         let lower_links = stat.nlink.cast_signed();
-        Ok(Copy { staged, place, lower_links, data_source, cut: cut.is_some() })
+        let size = cut.map_or(stat.size, |cut| cut.size);
+        Ok(Copy { staged, made, place, size, lower_links, data_source, cut: cut.is_some() })
     }
 
     fn copy_data(
         &self,
         upper: &Upper,
-        source: &LowerPlace,
+        (place, known): (&LowerPlace, Option<&Stat>),
         target: &OwnedFd,
         cut: Option<Cut>,
     ) -> Result<()> {
         (self.delayed)();
         let keep = cut.map_or(u64::MAX, |cut| cut.size);
-        data::copy(self.lowers.open(source)?.as_fd(), target.as_fd(), keep, upper.writing())
-            .inspect_err(|error| self.report_copy(source, *error))
+        let source = self.lowers.open_source(place, known)?;
+        data::copy(&source, target.as_fd(), keep, upper.writing(), &upper.unshared)
+            .inspect_err(|error| self.report_copy(place, *error))
     }
 
     /// Logs that a file cannot be copied up because of its data, not for want of room for it.
@@ -261,10 +278,10 @@ impl Overlay {
         }
         let dir = self.upper_dir(&name.parent)?;
         let object = copy.staged.object();
-        let stat = object.stat()?;
         let file = copy.staged.file().cloned();
         let identity = self.lower_link_identity(node, &copy.place)?;
-        let (lower_links, data_source) = (copy.lower_links, copy.data_source.clone());
+        let Copy { made, size, lower_links, .. } = copy;
+        let data_source = copy.data_source.clone();
         let indexed = self.unnoticed(&Object::Own(dir.clone()), || {
             self.mark_impure(upper, &mut contents, &dir)?;
             self.free_mark_name(upper, &mut contents, &dir, &name.name)?;
@@ -285,7 +302,7 @@ impl Overlay {
             Ok(indexed)
         })?;
         let has_data = node.kind == FileKind::Regular && data_source.is_none();
-        let published = Published { stat, lower_links, indexed, data_source };
+        let published = Published { made, size, lower_links, indexed, data_source };
         self.promote(node, &mut contents, name, published);
         if let Some(file) = file.filter(|_| has_data) {
             self.keep_data(node, file);
@@ -331,10 +348,10 @@ impl Overlay {
         name: &NameRef,
         published: Published,
     ) {
-        let Published { stat, lower_links, indexed, data_source } = published;
-        let bytes = if node.kind == FileKind::Regular { stat.size } else { 0 };
+        let Published { made, size, lower_links, indexed, data_source } = published;
+        let bytes = if node.kind == FileKind::Regular { size } else { 0 };
         self.done.copied_up(data_source.is_none().then_some(bytes));
-        contents.names.lift(&name.name, stat.ino);
+        contents.names.lift(&name.name, made.ino);
         let linked = {
             let mut state = node.state.lock();
             if indexed.is_none() && !state.keys.is_empty() {
@@ -349,7 +366,7 @@ impl Overlay {
             !state.keys.is_empty()
         };
         if linked {
-            self.nodes.register(node, super::hard_link::upper_key(&stat));
+            self.nodes.register(node, super::hard_link::upper_key(&made));
         }
         self.descriptors.remove(DescriptorKey::Data(node.id.0));
     }
@@ -360,10 +377,9 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        Copy { staged, place, lower_links, .. }: &Copy<'_>,
+        Copy { staged, made, place, size, lower_links, .. }: &Copy<'_>,
     ) -> Result<()> {
         let object = staged.object();
-        let stat = object.stat()?;
         let links = lower_links + node.state.lock().link_bias;
         let identity = if links > 0 { self.lower_link_identity(node, place)? } else { None };
         let adopted =
@@ -380,7 +396,7 @@ impl Overlay {
         if !indexed {
             self.pin(node, &object)?;
         }
-        let bytes = if node.kind == FileKind::Regular { stat.size } else { 0 };
+        let bytes = if node.kind == FileKind::Regular { *size } else { 0 };
         self.done.copied_up(Some(bytes));
         {
             let mut state = node.state.lock();
@@ -391,7 +407,7 @@ impl Overlay {
         }
         self.descriptors.remove(DescriptorKey::Data(node.id.0));
         if indexed {
-            self.nodes.register(node, super::hard_link::upper_key(&stat));
+            self.nodes.register(node, super::hard_link::upper_key(made));
         }
         Ok(())
     }

@@ -235,7 +235,7 @@ impl Overlay {
             }
             return Ok(());
         }
-        self.give_owner(object, outfit.uid, outfit.gid)?;
+        self.give_owner((object, &object.stat()?), outfit.uid, outfit.gid)?;
         if !link {
             object.set_permissions(outfit.permissions)?;
         }

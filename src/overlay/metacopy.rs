@@ -100,7 +100,17 @@ impl Overlay {
 
     /// Where the data of a lower file is.
     pub(super) fn lower_data_place(&self, node: &Node, place: &LowerPlace) -> Result<LowerPlace> {
-        match self.lower_mark(place)? {
+        self.listed_data_place(node, place, || self.lowers.xattr_names(place))
+    }
+
+    /// The same for those who know its attributes, or ask for them.
+    pub(super) fn listed_data_place(
+        &self,
+        node: &Node,
+        place: &LowerPlace,
+        listed: impl FnOnce() -> Result<Vec<Box<OsStr>>>,
+    ) -> Result<LowerPlace> {
+        match self.lower_mark(place, listed)? {
             None => Ok(place.clone()),
             Some(mark) => {
                 let stack = self.stack_of_parent(node)?;
@@ -199,11 +209,12 @@ impl Overlay {
         let before =
             Before { stat: object.stat()?, capability: object.xattr(OsStr::new(CAPABILITY))? };
         let target = self.open_upper(&object, OFlags::RDWR)?;
-        let source = self.lowers.open(&source)?;
+        let source = self.lowers.open_source(&source, None)?;
         let cut = cut.filter(|cut| cut.size < before.stat.size);
         let length = cut.map_or(before.stat.size, |cut| cut.size);
         // The file stays a metacopy until all is there: a crash leaves the lower data valid.
-        let filled = data::copy(source.as_fd(), target.as_fd(), length, upper.writing())
+        let writing = upper.writing();
+        let filled = data::copy(&source, target.as_fd(), length, writing, &upper.unshared)
             .and_then(|()| rustix::fs::ftruncate(&target, length))
             .and_then(|()| upper.settle(target.as_fd()))
             .inspect(|()| fault::point("metacopy.data-copied"))
@@ -228,12 +239,16 @@ impl Overlay {
         Ok(cut.is_some())
     }
 
-    fn lower_mark(&self, place: &LowerPlace) -> Result<Option<Mark>> {
+    fn lower_mark(
+        &self,
+        place: &LowerPlace,
+        listed: impl FnOnce() -> Result<Vec<Box<OsStr>>>,
+    ) -> Result<Option<Mark>> {
         if self.lowers.is_data_only(place.layer()) {
             return Ok(None);
         }
         let value = |name: &OsStr| self.lowers.xattr(place, name);
-        let mark = Mark::read(self.lowers.xattr_names(place), value);
+        let mark = Mark::read(listed(), value);
         mark.inspect_err(|error| self.lowers.report(place, "cannot find the data of", *error))
     }
 
@@ -263,7 +278,7 @@ impl Overlay {
                 log::error!("{}: the data of this metacopy file is missing", node.path().display());
                 return Err(Errno::IO);
             };
-            match self.lower_mark(&place)? {
+            match self.lower_mark(&place, || self.lowers.xattr_names(&place))? {
                 None => return Ok(place),
                 Some(next) => (layer, mark) = (place.layer(), next),
             }

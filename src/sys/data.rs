@@ -2,12 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 use rustix::io::ReadWriteFlags;
 
-use super::{Errno, Result};
+use super::{Errno, Result, Stat};
 
 /// Bytes moved by one call while copying through memory.
 const CHUNK: usize = 1024 * 1024;
@@ -21,6 +22,45 @@ pub enum Writing {
     Early,
     /// When the kernel likes.
     Any,
+}
+
+/// An open file that is to be copied.
+#[derive(Debug)]
+pub struct Source {
+    fd: OwnedFd,
+    size: u64,
+    /// Units of 512 bytes that it takes.
+    blocks: u64,
+    filesystem: u64,
+}
+
+impl Source {
+    /// The regular file `fd`, which has these attributes.
+    pub fn new(fd: OwnedFd, stat: &Stat) -> Self {
+        Self { fd, size: stat.size, blocks: stat.blocks, filesystem: stat.dev }
+    }
+
+    fn may_have_holes(&self) -> bool {
+        self.blocks.saturating_mul(512) < self.size
+    }
+}
+
+/// The filesystems that share no extents with the one that copies are made on.
+#[derive(Debug, Default)]
+pub struct Unshared(Mutex<Vec<u64>>);
+
+impl Unshared {
+    /// Has `target` share all data of `source`; whether it does.
+    fn clone(&self, source: &Source, target: BorrowedFd<'_>) -> bool {
+        if self.0.lock().contains(&source.filesystem) {
+            return false;
+        }
+        let cloned = rustix::fs::ioctl_ficlone(target, &source.fd);
+        if let Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV) = cloned {
+            self.0.lock().push(source.filesystem);
+        }
+        cloned.is_ok()
+    }
 }
 
 /// Reads at `offset` until `buffer` is full or the file ends; returns the number of bytes read.
@@ -104,26 +144,34 @@ pub fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<usize> 
 /// filesystem can, else only the parts that hold data, so that holes stay holes. Afterwards `target` is
 /// exactly as long as `length`, or as `source` where that is shorter or turns out to be.
 pub fn copy(
-    source: BorrowedFd<'_>,
+    source: &Source,
     target: BorrowedFd<'_>,
     length: u64,
     writing: Writing,
+    unshared: &Unshared,
 ) -> Result<()> {
-    let size = rustix::fs::fstat(source)?.st_size as u64;
-    let length = length.min(size);
-    if length == size && size > 0 && rustix::fs::ioctl_ficlone(target, source).is_ok() {
+    let length = length.min(source.size);
+    if length == source.size && length > 0 && unshared.clone(source, target) {
         return Ok(());
     }
+    let fd = source.fd.as_fd();
     let mut at = 0;
     while at < length {
-        let Some((start, end)) = next_data(source, at, length)? else { break };
-        at = copy_extent(source, target, (start, end), writing)?;
+        let next = match source.may_have_holes() {
+            true => next_data(fd, at, length)?,
+            false => Some((at, length)),
+        };
+        let Some((start, end)) = next else {
+            // The end is a hole.
+            return rustix::fs::ftruncate(target, length);
+        };
+        at = copy_extent(fd, target, (start, end), writing)?;
         if at < end {
             // The file is shorter than it says, or was cut behind our back: there is nothing to invent.
             return rustix::fs::ftruncate(target, at);
         }
     }
-    rustix::fs::ftruncate(target, length)
+    Ok(())
 }
 
 /// The next range before `end` that holds data, or `None` when only a hole is left.
@@ -225,6 +273,15 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::fs::{FileExt, MetadataExt};
 
+    fn source(file: &File) -> Source {
+        let stat = crate::sys::stat::stat_fd(file.as_fd()).unwrap();
+        Source::new(file.try_clone().unwrap().into(), &stat)
+    }
+
+    fn copy_all(from: &File, to: &File, length: u64) {
+        copy(&source(from), to.as_fd(), length, Writing::Any, &Unshared::default()).unwrap();
+    }
+
     fn files() -> (tempfile::TempDir, File, File) {
         let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let open = |name| {
@@ -244,7 +301,7 @@ mod tests {
         let (_root, source, target) = files();
         source.set_len(64 << 20).unwrap();
         source.write_all_at(b"middle", 20 << 20).unwrap();
-        copy(source.as_fd(), target.as_fd(), u64::MAX, Writing::Any).unwrap();
+        copy_all(&source, &target, u64::MAX);
         let meta = target.metadata().unwrap();
         assert_eq!(meta.len(), 64 << 20);
         assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
@@ -254,10 +311,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_ends_earlier_than_it_said_gives_a_copy_of_what_there_is() {
+        let (_root, mut source, target) = files();
+        source.write_all(b"0123456789").unwrap();
+        let said = Source { size: 4096, blocks: 8, ..self::source(&source) };
+        let unshared = Unshared(Mutex::new(vec![said.filesystem]));
+        copy(&said, target.as_fd(), 4096, Writing::Any, &unshared).unwrap();
+        assert_eq!(target.metadata().unwrap().len(), 10);
+    }
+
+    #[test]
     fn a_shorter_length_cuts_the_copy() {
         let (_root, mut source, target) = files();
         source.write_all(b"0123456789").unwrap();
-        copy(source.as_fd(), target.as_fd(), 4, Writing::Any).unwrap();
+        copy_all(&source, &target, 4);
         assert_eq!(target.metadata().unwrap().len(), 4);
     }
 

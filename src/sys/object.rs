@@ -1,9 +1,11 @@
 //! One object of a filesystem and its attributes, whether or not it can be opened.
+#![allow(unsafe_code)]
 
-use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
@@ -79,8 +81,14 @@ impl Object {
 
     /// Sets the permission bits (0..=0o7777) of anything but a symbolic link.
     pub fn set_permissions(&self, permissions: u32) -> Result<()> {
-        // chmod(2) follows links, fchmodat2(2) is younger than what we support: go through a reference
-        // to the object, which cannot be a link that points elsewhere.
+        // chmod(2) follows links, and before Linux 6.6 nothing else is there: go through a reference to the object,
+        // which cannot be a link that points elsewhere.
+        if let Self::Child(dir, name) = self {
+            match set_permissions_at(dir.as_fd(), name, permissions) {
+                Err(Errno::NOSYS | Errno::PERM) => {}
+                result => return result,
+            }
+        }
         let pinned = self.pin()?;
         let path = open::proc_path(pinned.as_fd());
         rustix::fs::chmod(path.as_str(), Mode::from_raw_mode(permissions))
@@ -130,6 +138,31 @@ impl Object {
         self.set_times(Some(NewTime::At(before.atime)), Some(NewTime::At(before.mtime)))?;
         Ok(result)
     }
+}
+
+/// fchmodat2(2), which a filter of system calls may refuse.
+fn set_permissions_at(dir: BorrowedFd<'_>, name: &Name, permissions: u32) -> Result<()> {
+    static UNKNOWN: AtomicBool = AtomicBool::new(false);
+    if UNKNOWN.load(Ordering::Relaxed) {
+        return Err(Errno::NOSYS);
+    }
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the name is a C string that lives during the call; the descriptor is open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fchmodat2,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            permissions,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = super::process::last_errno();
+    UNKNOWN.store(error == Errno::NOSYS, Ordering::Relaxed);
+    Err(error)
 }
 
 fn timespec(time: Option<NewTime>) -> Timespec {

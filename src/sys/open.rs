@@ -29,6 +29,11 @@ pub fn reopen_directory(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     rustix::fs::openat(dir, ".", flags, Mode::empty())
 }
 
+/// Opens the regular file behind a reference for reading.
+pub fn reopen(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::fs::open(proc_path(file), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Opens `name` in `dir` with `flags`; a symbolic link is never followed.
 pub fn child(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;

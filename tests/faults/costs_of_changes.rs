@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 
-use plyfs::overlay::{Caller, Config, NodeId, Overlay, RenameFlags, UpperDirs};
+use plyfs::overlay::{Caller, Config, NodeId, Overlay, RenameFlags, SetAttr, UpperDirs};
+use plyfs::sys::object::NewTime;
 
 use crate::costs::calls;
 use crate::tree;
@@ -93,4 +94,39 @@ fn what_lower_layers_have_is_deleted_by_one_call() {
     union.overlay.write(union.lookup("changed"), 0, b"x", None).unwrap();
     // A whiteout is made, and takes its place.
     assert_eq!(union.unlink("changed"), "linkat renameat");
+}
+
+/// Of a file with data, without attributes and holes, that the daemon's own user owns, until it has its name.
+const COPY_UP: &str = "openat fstat openat fstat listxattr open copy_file_range utimensat setxattr SETTLE fstat linkat utimensat";
+
+#[test]
+fn a_small_file_is_copied_up_by_thirteen_calls() {
+    let lower = "early data mode owner times".split(' ').map(|name| format!("f d/{name} text=x"));
+    let Some(union) = Changed::new(&lower.collect::<Vec<_>>().join("\n")) else { return };
+    let overlay = &union.overlay;
+    let check = |name, expected: &str, change: &(dyn Fn(NodeId) + Sync)| {
+        let node = union.lookup(name);
+        let cost = calls(|| change(node)).0;
+        // How data gets onto the disk, and whether it is shared, depends on the filesystem.
+        let cost = cost.replace("sync_file_range", "SETTLE").replace("fsync", "SETTLE");
+        let cost = cost.replace("ioctl", "copy_file_range");
+        assert_eq!(cost, format!("{COPY_UP} {expected}"), "{name}");
+        assert_eq!(calls(|| change(node)).0, expected, "{name} again");
+    };
+    let set = |node, change| {
+        overlay.set_attr(ROOT, node, &change).unwrap();
+    };
+    let now = Some(NewTime::Now);
+    // Whether data can be shared is tried once, and the directory is marked once.
+    overlay.write(union.lookup("early"), 0, b"y", None).unwrap();
+    check("data", "pwrite64", &|node| assert_eq!(overlay.write(node, 0, b"y", None), Ok(1)));
+    check("mode", "fchmodat2 newfstatat", &|node| {
+        set(node, SetAttr { mode: Some(0o600), ..SetAttr::default() });
+    });
+    check("owner", "fchownat newfstatat", &|node| {
+        set(node, SetAttr { uid: Some(7), ..SetAttr::default() });
+    });
+    check("times", "utimensat newfstatat", &|node| {
+        set(node, SetAttr { atime: now, mtime: now, ..SetAttr::default() });
+    });
 }
