@@ -1,0 +1,86 @@
+# What is left when somebody is killed.
+
+# daemon CONTAINER : the process that serves the root of a container.
+daemon() { pgrep -f -- "$(podman inspect "$1" --format '{{.GraphDriver.Data.MergedDir}}')\$"; }
+
+check_kill_of_a_container() {
+    start c box
+    podman exec c sh -c 'echo kept > /kept; sync; rm /bin/yes'
+    podman kill -s KILL c >/dev/null
+    podman wait c >/dev/null
+    podman start c >/dev/null
+    is "after the kill" kept "$(podman exec c sh -c 'cat /kept; ls /bin/yes 2>/dev/null || true')"
+}
+
+check_kill_of_podman() {
+    local client
+    podman run --name c --network=none box sh -c 'echo kept > /kept; sync; echo up > /up; while :; do sleep 1; done' &
+    client=$!
+    eventually podman exec c test -e /up
+    kill -9 "$client"
+    wait "$client" || true
+    is "it runs on" kept "$(podman exec c cat /kept)"
+    podman restart -t 0 c >/dev/null
+    is "after a restart" kept "$(podman exec c cat /kept)"
+}
+
+check_kill_of_conmon() {
+    start c box
+    podman exec c sh -c 'echo kept > /kept; sync'
+    kill -9 "$(podman inspect c --format '{{.State.ConmonPid}}')"
+    is "it runs on" kept "$(podman exec c cat /kept)"
+    podman rm -f -t 0 c >/dev/null
+}
+
+check_kill_of_the_daemon() {
+    local pid
+    [ "$NAME" != kernel ] || return 0
+    start c box
+    podman exec c sh -c 'echo kept > /kept; sync -f /kept 2>/dev/null; fsync /kept; rm /bin/yes'
+    pid=$(daemon c)
+    [ "$(wc -w <<<"$pid")" = 1 ]
+    kill -9 "$pid"
+    has "$(refused podman exec c cat /kept)" 'endpoint is not connected'
+    podman kill c >/dev/null || podman stop -t 0 c >/dev/null
+    podman wait c >/dev/null
+    podman start c >/dev/null
+    is "what was synced" kept "$(podman exec c sh -c 'cat /kept; ls /bin/yes 2>/dev/null || true')"
+    podman commit -q c survivor >/dev/null
+    is "committed" kept "$(in_image survivor 'cat /kept')"
+    podman rmi -f survivor >/dev/null
+}
+
+check_end_of_the_session() {
+    local session
+    setsid bash -c 'podman run -d --name c --network=none box sh -c "trap : HUP; echo up > /up; while :; do sleep 1; done" >/dev/null
+        touch started; sleep 1000' &
+    session=$!
+    eventually test -e started
+    kill -HUP -- "-$session"
+    kill -KILL -- "-$session" 2>/dev/null || true
+    wait "$session" || true
+    eventually podman exec c test -e /up
+    is "written afterwards" x "$(podman exec c sh -c 'echo x > /x; cat /x')"
+}
+
+check_unmounting_leaves_nothing() {
+    local pid
+    start c box
+    pid=$(daemon c || true)
+    podman rm -f -t 0 c >/dev/null
+    # Whatever it served is unmounted, so it ends by itself.
+    for pid in $pid; do
+        eventually test ! -e "/proc/$pid"
+    done
+    lacks "$(podman unshare cat /proc/self/mountinfo)" '/merged '
+}
+
+check_mounting_again_at_once() {
+    local turn
+    start c box
+    for turn in 1 2 3 4 5 6; do
+        podman restart -t 0 c >/dev/null
+        podman exec c sh -c "echo $turn > /turn"
+        is "the turn" "$turn" "$(podman exec c cat /turn)"
+    done
+}
