@@ -59,6 +59,8 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      plyfs ps [-a]\n       \
                      plyfs rm NAME...\n       \
                      plyfs images\n       \
+                     plyfs pull NAME[:TAG|@DIGEST]\n       \
+                     plyfs push NAME [DESTINATION]\n       \
                      plyfs stats MOUNTPOINT\n       \
                      plyfs check [--repair] UPPER\n       \
                      plyfs convert --to FORM LAYER\n       \
@@ -73,7 +75,12 @@ enum Subcommands {
     Umount(umount::UmountArgs),
     Ps(ps::PsArgs),
     Rm(rm::RmArgs),
-    Images(image::ImagesArgs),
+    /// List images, as `plyfs image ls`
+    Images(image::ShortArgs<image::LsArgs>),
+    /// Get an image from a registry, as `plyfs image pull`
+    Pull(image::ShortArgs<image::PullArgs>),
+    /// Give an image to a registry, as `plyfs image push`
+    Push(image::ShortArgs<image::PushArgs>),
     Stats(stats::StatsArgs),
     Check(check::CheckArgs),
     Convert(convert::ConvertArgs),
@@ -116,7 +123,9 @@ fn run(
         Subcommands::Umount(args) => args.run(),
         Subcommands::Ps(args) => args.run(),
         Subcommands::Rm(args) => args.run(),
-        Subcommands::Images(args) => args.run(),
+        Subcommands::Images(args) => args.run(image::LsArgs::run),
+        Subcommands::Pull(args) => args.run(image::PullArgs::run),
+        Subcommands::Push(args) => args.run(image::PushArgs::run),
         Subcommands::Stats(args) => args.run(),
         Subcommands::Check(args) => return args.run(),
         Subcommands::Convert(args) => args.run(),

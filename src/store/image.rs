@@ -76,8 +76,12 @@ impl Store {
         })
     }
 
-    /// The image that `text` names: a tag, an id or digest, or the beginning of one.
+    /// The image that `text` names: a tag, an id or digest, or the beginning of one; or any name and a digest
+    /// (`NAME@DIGEST`), which alone counts.
     pub fn find_image(&self, text: &str) -> Result<Image> {
+        if let Some((_, digest)) = text.split_once('@') {
+            return self.find_image(&digest.parse::<Digest>()?.to_string());
+        }
         let images = self.images()?;
         let none = || {
             let shown = Shown(text.as_bytes());

@@ -17,6 +17,7 @@ use super::layer_import::{Imported, Keep};
 use super::load::Loaded;
 use super::manifest::Platform;
 use super::manifest::{self, Descriptor, Manifest};
+use super::progress::{Progress, Status, Watched};
 use super::reference::Reference;
 use super::{Error, Result, Store, timestamp};
 use crate::archive::entry::{Device, Extent};
@@ -44,6 +45,7 @@ impl Store {
         path: &Path,
         comment: &str,
         name: Option<&Reference>,
+        progress: &dyn Progress,
     ) -> Result<(Loaded, Imported)> {
         let failed = |error: io::Error| Error::failure(format!("{}: {error}", path.display()));
         let root = open::directory_for_reading(path).map_err(|error| failed(error.into()))?;
@@ -51,6 +53,7 @@ impl Store {
         std::thread::scope(|scope| {
             let walk = scope.spawn(move || write_tree(root, writer));
             let mut import = self.import()?;
+            let reader = Watched::new(reader, progress, None, Status::Importing, 0);
             let imported = import.layer("1", reader, Limits::default(), Keep::Compressed);
             // An unreadable file is why the archive ends too early.
             match walk.join() {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::digest::Digesting;
 use super::image::Image;
 use super::manifest::Descriptor;
+use super::progress::{Progress, Silent, Status, Watched};
 use super::{DiffId, Error, LAYOUT, Result, Store, config, manifest, tags, tar_split};
 use crate::archive::entry::Extent;
 use crate::archive::writer::Writer;
@@ -48,9 +49,10 @@ impl Store {
         images: &[(Image, Vec<String>)],
         format: Format,
         out: impl Write,
+        progress: &dyn Progress,
     ) -> Result<()> {
-        let mut archive =
-            Saved { store: self, archive: Writer::new(out), written: BTreeSet::new() };
+        let (archive, written) = (Writer::new(out), BTreeSet::new());
+        let mut archive = Saved { store: self, archive, written, progress };
         match format {
             Format::Docker => archive.docker(images)?,
             Format::Oci => archive.oci(images)?,
@@ -64,6 +66,7 @@ struct Saved<'s, W> {
     archive: Writer<W>,
     /// The members so far: layers and blobs are shared.
     written: BTreeSet<String>,
+    progress: &'s dyn Progress,
 }
 
 impl<W: Write> Saved<'_, W> {
@@ -87,15 +90,16 @@ impl<W: Write> Saved<'_, W> {
     fn oci(&mut self, images: &[(Image, Vec<String>)]) -> Result<()> {
         let mut entries = Vec::new();
         for (image, names) in images {
-            for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
-                self.blob(blob)?;
+            for (layer, blob) in image.layers.iter().zip(&image.manifest.layers) {
+                self.blob(blob, Some(layer))?;
             }
+            self.blob(&image.manifest.config, None)?;
             let descriptor = Descriptor {
                 media_type: image.manifest.media_type.clone(),
                 digest: image.digest,
                 size: image.size,
             };
-            self.blob(&descriptor)?;
+            self.blob(&descriptor, None)?;
             let entry = json!({
                 "mediaType": descriptor.media_type,
                 "digest": descriptor.digest.to_string(),
@@ -124,26 +128,38 @@ impl<W: Write> Saved<'_, W> {
         let size = self.store.layer_meta(layer)?.tar_size;
         // What writes and what reads are two: the layer goes through a pipe.
         let (mut reader, mut writer) = io::pipe().map_err(unwritten)?;
-        let (store, archive) = (self.store, &mut self.archive);
+        let (store, archive, progress) = (self.store, &mut self.archive, self.progress);
         std::thread::scope(|scope| {
             let restored = scope.spawn(move || store.write_layer(layer, &mut writer));
-            let written = archive.entry(&file(member, size)?, &mut reader);
+            let id = Some(layer.0);
+            let mut content = Watched::new(&mut reader, progress, id, Status::SavingLayer, size);
+            let written = archive.entry(&file(member, size)?, &mut content);
             drop(reader);
             match restored.join() {
                 Ok(Err(error)) if error.kind() == super::Kind::Damaged => Err(error),
-                Ok(restored) => written.map_err(unwritten).and(restored),
+                Ok(restored) => {
+                    written.map_err(unwritten).and(restored)?;
+                    progress.tell(id.as_ref(), &Status::SaveComplete, size, size);
+                    Ok(())
+                }
                 Err(_) => Err(Error::failure(format!("layer {}: cannot be read", layer.0))),
             }
         })
     }
 
-    fn blob(&mut self, blob: &Descriptor) -> Result<()> {
+    /// Writes a blob; progress is told if it is that of a layer.
+    fn blob(&mut self, blob: &Descriptor, layer: Option<&DiffId>) -> Result<()> {
         let member = format!("blobs/sha256/{}", blob.digest.hex());
         if !self.written.insert(member.clone()) {
             return Ok(());
         }
         let mut content = Digesting::new(self.store.open_blob(&blob.digest)?);
-        self.archive.entry(&file(&member, blob.size)?, &mut content).map_err(unwritten)?;
+        let (id, size, entry) = (layer.map(|layer| layer.0), blob.size, file(&member, blob.size)?);
+        let silent = Silent;
+        let progress = if id.is_some() { self.progress } else { &silent };
+        let mut watched = Watched::new(&mut content, progress, id, Status::SavingLayer, size);
+        self.archive.entry(&entry, &mut watched).map_err(unwritten)?;
+        progress.tell(id.as_ref(), &Status::SaveComplete, size, size);
         match content.finish() {
             (digest, ..) if digest == blob.digest => Ok(()),
             _ => Err(Error::damaged(format!("blob {} is damaged", blob.digest))),

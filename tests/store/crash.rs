@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use plyfs::sys::fault;
 
-use crate::program::{Program, TestImage, archive};
+use crate::program::{Program, TestImage, archive, gzip};
+use crate::server::{Server, Shelf};
 
 /// The fault points of the store.
 fn points() -> impl Iterator<Item = &'static str> {
@@ -37,6 +38,26 @@ fn a_load_that_dies_anywhere_leaves_a_sound_store() {
         program.says("image rm app");
         program.says("store gc");
         assert_eq!(program.stored(), [""; 0], "{point}");
+    }
+}
+
+#[test]
+fn a_pull_that_dies_anywhere_leaves_a_sound_store() {
+    let shelf = Shelf::new(&TestImage::small().oci("x", gzip, "+gzip"), "1");
+    let server = Server::new(move |asked| shelf.answer(asked));
+    let pull = format!("image pull -q {}", server.name("x:1"));
+    for point in points() {
+        let program = Program::new();
+        program.says("image ls");
+        let died = program.command(&pull).env("PLYFS_FAULT", point).output().unwrap();
+        assert_eq!(died.status.signal(), Some(9), "{point} was not reached");
+        assert!(program.says("store verify --full").ends_with("no problems\n"), "{point}");
+        program.says("store gc");
+        let tagged = program.says("image ls -q").lines().count();
+        assert_eq!(tagged, usize::from(point == "tags.published"), "{point}");
+        assert_eq!(program.stored().is_empty(), tagged == 0, "{point}");
+        program.says(&pull);
+        assert!(program.says("store verify --full").ends_with("no problems\n"), "{point}");
     }
 }
 

@@ -80,6 +80,65 @@ fn progress_is_lines_or_objects_or_nothing() {
 }
 
 #[test]
+fn what_is_imported_and_saved_tells_of_it_too() {
+    let program = Program::new();
+    let tar = Tar::new().file("bin/sh", "shell").end();
+    program.write("root.tar", &tar);
+    program.write("root/bin/sh", b"shell");
+    let objects = |words: &str| {
+        let said = program.says(words);
+        let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.collect::<Vec<_>>()
+    };
+    let statuses = |lines: &[Value]| {
+        let mut words: Vec<String> =
+            lines.iter().map(|line| line["status"].as_str().unwrap().to_owned()).collect();
+        words.dedup();
+        words
+    };
+    for (source, total) in [("root.tar", tar.len()), ("root", 0)] {
+        let lines = objects(&format!("image import --json {source} base"));
+        assert_eq!(statuses(&lines), ["Importing", "Import complete", "Imported image"]);
+        assert_eq!((&lines[0]["id"], &lines[0]["total"]), (&Value::Null, &total.into()));
+        assert_eq!(lines[lines.len() - 1]["image"], program.json("image inspect base")[0]["Id"]);
+    }
+    let layer = program.json("image inspect base")[0]["RootFS"]["Layers"][0].clone();
+    for format in ["docker", "oci"] {
+        let lines = objects(&format!("image save --json base -o saved.tar --format {format}"));
+        assert_eq!(statuses(&lines), ["Saving layer", "Save complete"], "{format}");
+        let last = &lines[lines.len() - 1];
+        assert_eq!((&last["id"], &last["current"]), (&layer, &last["total"]));
+        let output = program.run(&format!("image save base --format {format}"));
+        let id = &layer.as_str().unwrap()[7..19];
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("{id}: Save complete\n"));
+        assert_eq!(output.stdout, fs::read(program.path("saved.tar")).unwrap());
+    }
+    assert_eq!(program.fails("image save --json base").0, 2);
+}
+
+#[test]
+fn a_terminal_has_bars() {
+    let image = TestImage::small();
+    let program = Program::new();
+    program.write("image.tar", &archive(&image.oci("app:1", gzip, "+gzip")));
+    // script(1) gives the program a terminal.
+    let mut command = std::process::Command::new("script");
+    let words = format!("{} image load image.tar", env!("CARGO_BIN_EXE_plyfs"));
+    command.args(["-q", "-e", "-c", &words, "/dev/null"]).current_dir(program.dir.path());
+    command.env("PLYFS_STORE", program.store()).env("TERM", "xterm").stdin(Stdio::null());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for layer in &image.layers {
+        let id = &Digest::of(layer).hex()[..12];
+        assert!(text.contains(&format!("{id}: Load complete")), "{text:?}");
+    }
+    // A bar is drawn over itself.
+    assert!(text.contains("\u{1b}["), "{text:?}");
+    assert!(text.ends_with("Loaded image: app:1\r\n"), "{text:?}");
+}
+
+#[test]
 fn a_directory_is_loaded_through_indexes() {
     let image = TestImage::small();
     let program = Program::new();

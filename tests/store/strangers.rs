@@ -1,6 +1,7 @@
 //! Registries that misbehave: nothing of them is believed, and nobody gets credentials that are not theirs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -405,6 +406,42 @@ fn layers_that_are_there_are_not_asked_for() {
     assert_eq!(again, ["/v2/", "/v2/x/manifests/1"]);
 }
 
+/// More would take memory, fewer would wait for each other.
+#[test]
+fn three_layers_come_at_a_time() {
+    let layer = |at: usize| Tar::new().file(&format!("{at}"), "content").end();
+    let image = TestImage { layers: (0..8).map(layer).collect() };
+    let things = Shelf::new(&image.oci("x", gzip, "+gzip"), "1");
+    let layers: Vec<String> =
+        image.layers.iter().map(|layer| Digest::of(&gzip(layer)).to_string()).collect();
+    let (now, most) = (Arc::new((Mutex::new(0), Condvar::new())), Arc::new(AtomicU32::new(0)));
+    let seen = most.clone();
+    let server = Server::new(move |asked| {
+        if layers.iter().any(|layer| asked.path.ends_with(layer)) {
+            let (count, changed) = &*now;
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            seen.fetch_max(*count, Ordering::Relaxed);
+            changed.notify_all();
+            // The first three wait for each other, with a limit for the case that they never come.
+            let limit = Duration::from_secs(20);
+            let few = |_: &mut u32| seen.load(Ordering::Relaxed) < 3;
+            count = changed.wait_timeout_while(count, limit, few).unwrap().0;
+            *count -= 1;
+        }
+        things.answer(asked)
+    });
+    let program = Program::new();
+    let text = program.says(&format!("pull {}", server.name("x:1")));
+    assert_eq!(most.load(Ordering::Relaxed), 3);
+    // Its digest is as good as its name.
+    let digest = text.lines().next().unwrap().strip_prefix("Digest: ").unwrap();
+    let object = &program.json(&format!("image inspect any/name:1@{digest}"))[0];
+    assert_eq!(object["Id"], image.id());
+    let (status, _) = program.fails(&format!("image inspect x@{}", Digest::of(b"")));
+    assert_eq!(status, 3);
+}
+
 #[test]
 fn progress_can_be_read_by_programs() {
     let things = shelf();
@@ -446,7 +483,7 @@ fn an_upload_that_breaks_is_made_again() {
     let base = TestImage { layers: TestImage::small().layers[..1].to_vec() };
     program.write("base.tar", &crate::program::archive(&base.oci("base", gzip, "+gzip")));
     program.says("image load -q base.tar");
-    program.says(&format!("image push base {}", server.name("x:1")));
+    program.says(&format!("push base {}", server.name("x:1")));
     let asked = server.asked();
     let layer = gzip(&base.layers[0]);
     let puts: Vec<&Asked> = asked.iter().filter(|asked| asked.method == "PUT").collect();

@@ -20,6 +20,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::error::CliError;
 use super::logging;
 use super::store::StoreArgs;
+use crate::store::Store;
+
+pub use ls::LsArgs;
+pub use pull::PullArgs;
+pub use push::PushArgs;
 
 /// Load, pull, list, save and push images
 ///
@@ -33,13 +38,13 @@ pub struct ImageArgs {
     command: ImageCommand,
 }
 
-/// List images, as `plyfs image ls`
+/// A command of images that is a word of its own.
 #[derive(Args, Debug)]
-pub struct ImagesArgs {
+pub struct ShortArgs<A: Args> {
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
-    list: ls::LsArgs,
+    args: A,
 }
 
 #[derive(Subcommand, Debug)]
@@ -67,11 +72,11 @@ pub(super) enum Format {
     Json,
 }
 
-impl ImagesArgs {
-    /// Prints the list.
-    pub fn run(self) -> Result<(), CliError> {
+impl<A: Args> ShortArgs<A> {
+    /// Runs the command.
+    pub fn run(self, command: fn(A, &Store) -> Result<(), CliError>) -> Result<(), CliError> {
         logging::start(log::LevelFilter::Warn)?;
-        self.list.run(&self.store.open()?)
+        command(self.args, &self.store.open()?)
     }
 }
 

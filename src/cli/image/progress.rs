@@ -51,6 +51,8 @@ struct Layer {
 const PAUSE: Duration = Duration::from_millis(100);
 
 const MOVING: &str = "{prefix}: {msg} [{bar:50.=>-}] {bytes}/{total_bytes}";
+/// Where nobody knows how much will come.
+const ENDLESS: &str = "{prefix}: {msg} {bytes}";
 const STANDING: &str = "{prefix}: {msg}";
 
 impl ProgressArgs {
@@ -63,6 +65,11 @@ impl ProgressArgs {
             _ => Form::Lines,
         };
         Teller { form, layers: Mutex::default() }
+    }
+
+    /// Whether JSON is wanted.
+    pub fn is_json(self) -> bool {
+        self.json
     }
 
     /// Whether no more than the result is wanted.
@@ -123,7 +130,11 @@ impl Progress for Teller {
                 let its = known.and_then(|known| known.bar.clone());
                 let its = its.unwrap_or_else(|| bars.add(ProgressBar::new(total)));
                 if !same {
-                    let template = if status.is_moving() { MOVING } else { STANDING };
+                    let template = match status.is_moving() {
+                        true if total == 0 => ENDLESS,
+                        true => MOVING,
+                        false => STANDING,
+                    };
                     if let Ok(style) = ProgressStyle::with_template(template) {
                         its.set_style(style);
                     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::progress::ProgressArgs;
 use crate::cli::error::CliError;
 use crate::store::image::Image;
 use crate::store::save::Format;
@@ -27,6 +28,9 @@ pub struct SaveArgs {
     /// The form of the archive
     #[arg(long, value_enum, default_value = "docker")]
     format: Form,
+
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -55,17 +59,23 @@ impl SaveArgs {
             Form::Docker => Format::Docker,
             Form::Oci => Format::Oci,
         };
+        let teller = self.progress.teller();
         let Some(path) = self.output else {
             if io::stdout().is_terminal() {
                 let advice = "an archive is not written to a terminal: use --output or a pipe";
                 return Err(CliError::Usage(advice.into()));
             }
-            return Ok(store.save(&images, format, io::stdout().lock())?);
+            if self.progress.is_json() {
+                let advice =
+                    "--json goes to standard output: give the archive a file with --output";
+                return Err(CliError::Usage(advice.into()));
+            }
+            return Ok(store.save(&images, format, io::stdout().lock(), &teller)?);
         };
         let partial = partial(&path);
         let failed = |error: io::Error| Error::failure(format!("{}: {error}", path.display()));
         let file = File::create(&partial).map_err(failed)?;
-        let saved = store.save(&images, format, BufWriter::with_capacity(1 << 20, file));
+        let saved = store.save(&images, format, BufWriter::with_capacity(1 << 20, file), &teller);
         let named = saved.and_then(|()| fs::rename(&partial, &path).map_err(failed));
         if named.is_err() {
             fs::remove_file(&partial).map_err(failed)?;
