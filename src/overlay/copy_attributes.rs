@@ -19,11 +19,10 @@ pub(super) struct Original<'a> {
     pub xattrs: &'a [Box<OsStr>],
 }
 
-/// The permissions that the copy of a regular file is made with: its final ones, unless these could keep its owner from
-/// something, or would go with the change of something else.
-pub(super) fn first_permissions(original: &Stat) -> u32 {
-    let permissions = original.permissions();
-    if permissions & 0o7600 == 0o600 { permissions } else { 0o600 }
+/// The permissions that something is staged with: its final ones, unless these could keep its owner, who `needs` some,
+/// from something, or would go with the change of something else.
+pub(super) fn first_permissions(wanted: u32, needs: u32) -> u32 {
+    if wanted & (0o7000 | needs) == needs { wanted } else { needs }
 }
 
 impl Overlay {

@@ -24,6 +24,9 @@ use crate::layer::{LowerPlace, Upper, owner_rights};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, data, fault};
 
+/// Bytes that are copied in the time of a few messages.
+const SMALL: u64 = 128 * 1024;
+
 /// What of an object has to be in the upper layer before a change.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted {
@@ -205,10 +208,15 @@ impl Overlay {
         };
         let cut = cut.filter(|_| node.kind == FileKind::Regular);
         let staged = match (node.kind, upper.overriding) {
-            (FileKind::Directory, _) => upper.work.stage_dir(0o700)?,
+            (FileKind::Directory, Some(_)) => upper.work.stage_dir(0o700)?,
+            (FileKind::Directory, None) => {
+                upper.work.stage_dir(first_permissions(stat.permissions(), 0o700))?
+            }
             (FileKind::Symlink, _) => upper.work.stage_symlink(&self.lowers.read_link(&place)?)?,
             (_, Some(_)) => upper.work.stage_file(0o600)?,
-            (FileKind::Regular, None) => upper.work.stage_file(first_permissions(&stat))?,
+            (FileKind::Regular, None) => {
+                upper.work.stage_file(first_permissions(stat.permissions(), 0o600))?
+            }
             (kind, None) => upper.work.stage_node(kind, 0o600, stat.rdev)?,
         };
         let object = staged.object();
@@ -250,9 +258,12 @@ impl Overlay {
         target: &OwnedFd,
         cut: Option<Cut>,
     ) -> Result<()> {
-        (self.delayed)();
         let keep = cut.map_or(u64::MAX, |cut| cut.size);
         let source = self.lowers.open_source(place, known)?;
+        // To send for another thread costs more than the copy of a small file that nobody waits for a disk for.
+        if !upper.volatile || source.size().min(keep) > SMALL {
+            (self.delayed)();
+        }
         data::copy(&source, target.as_fd(), keep, upper.writing(), &upper.unshared)
             .inspect_err(|error| self.report_copy(place, *error))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, XattrFlags};
 
+use super::copy_attributes::first_permissions;
 use super::copy_up::Wanted;
 use super::directory::{Contents, Directory};
 use super::node::{NameRef, Node, NodeId};
@@ -48,6 +49,14 @@ struct Outfit {
     permissions: u32,
     access_acl: Option<Vec<u8>>,
     default_acl: Option<Vec<u8>>,
+}
+
+impl Outfit {
+    /// The attributes of a new object, which was like `made` at first.
+    fn worn_by(&self, made: Stat, kind: FileKind) -> Stat {
+        let mode = kind.mode_bits() | self.permissions;
+        Stat { uid: self.uid, gid: self.gid, mode, nlink: made.nlink.max(1), ..made }
+    }
 }
 
 /// A new object of the upper layer.
@@ -189,16 +198,16 @@ impl Overlay {
         whiteout: Option<Form>,
         below: bool,
     ) -> Result<Made> {
-        let staged = stage(upper, new, whiteout)?;
+        let staged = stage(upper, new, &outfit, whiteout)?;
         let object = staged.object();
-        self.fit_out(upper, &object, new, &outfit)?;
+        let made = object.stat()?;
+        self.fit_out(upper, (&object, &made), new, &outfit)?;
         if below && new.kind.is_dir() {
             upper.set_opaque(&object)?;
         }
         upper.prepare_name(&object, new.kind, name)?;
         let file = staged.file().filter(|_| new.kind == FileKind::Regular).cloned();
-        let stat = self.upper_stat(&object)?;
-        upper.numbers.renew(stat.ino)?;
+        upper.numbers.renew(made.ino)?;
         fault::point(if new.kind.is_dir() { "mkdir.staged" } else { "create.staged" });
         upper.publish(staged, new.kind, dir.as_fd(), name, whiteout)?;
         fault::point(if new.kind.is_dir() { "mkdir.published" } else { "create.published" });
@@ -207,14 +216,14 @@ impl Overlay {
             None => Object::Child(dir.clone(), name.into()),
         };
         // It exists now, also if nothing but its time of change cannot be asked for.
-        let stat = self.upper_stat(&object).unwrap_or(Stat { nlink: stat.nlink.max(1), ..stat });
+        let stat = self.upper_stat(&object).unwrap_or_else(|_| outfit.worn_by(made, new.kind));
         Ok(Made { file, stat })
     }
 
     fn fit_out(
         &self,
         upper: &Upper,
-        object: &Object,
+        (object, made): (&Object, &Stat),
         new: &New<'_>,
         outfit: &Outfit,
     ) -> Result<()> {
@@ -235,8 +244,8 @@ impl Overlay {
             }
             return Ok(());
         }
-        self.give_owner((object, &object.stat()?), outfit.uid, outfit.gid)?;
-        if !link {
+        self.give_owner((object, made), outfit.uid, outfit.gid)?;
+        if !link && made.permissions() != outfit.permissions {
             object.set_permissions(outfit.permissions)?;
         }
         let acls = [(acl::ACCESS, &outfit.access_acl), (acl::DEFAULT, &outfit.default_acl)];
@@ -421,14 +430,24 @@ fn make_in_place(
     Ok(None)
 }
 
-fn stage<'u>(upper: &'u Upper, new: &New<'_>, whiteout: Option<Form>) -> Result<Staged<'u>> {
+fn stage<'u>(
+    upper: &'u Upper,
+    new: &New<'_>,
+    outfit: &Outfit,
+    whiteout: Option<Form>,
+) -> Result<Staged<'u>> {
+    let overridden = upper.overriding.is_some();
+    let permissions = |needs| match overridden {
+        true => needs,
+        false => first_permissions(outfit.permissions, needs),
+    };
     match new.kind {
-        FileKind::Directory => upper.work.stage_dir(0o700),
+        FileKind::Directory => upper.work.stage_dir(permissions(0o700)),
         FileKind::Symlink => upper.work.stage_symlink(new.target),
-        kind if kind == FileKind::Regular || upper.overriding.is_some() => match whiteout {
-            Some(Form::CharDevice) => upper.work.stage_named_file(0o600),
-            _ => upper.work.stage_file(0o600),
+        kind if kind == FileKind::Regular || overridden => match whiteout {
+            Some(Form::CharDevice) => upper.work.stage_named_file(permissions(0o600)),
+            _ => upper.work.stage_file(permissions(0o600)),
         },
-        kind => upper.work.stage_node(kind, 0o600, new.rdev),
+        kind => upper.work.stage_node(kind, permissions(0o600), new.rdev),
     }
 }

@@ -40,6 +40,11 @@ impl Source {
         Self { fd, size: stat.size, blocks: stat.blocks, filesystem: stat.dev }
     }
 
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     fn may_have_holes(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size
     }

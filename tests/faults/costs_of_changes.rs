@@ -83,6 +83,28 @@ fn what_is_new_is_made_renamed_and_deleted_by_as_few_calls_as_without_a_union() 
 }
 
 #[test]
+fn what_is_made_for_others_or_in_the_place_of_a_whiteout_is_staged_by_as_few_calls() {
+    let Some(union) = Changed::new("f d/old\nf d/gone") else { return };
+    let other = Caller { uid: 5, gid: 5, thread: 0 };
+    let make = |name: &str, mode| {
+        let name = OsStr::new(name);
+        calls(|| union.overlay.create(other, union.dir, name, mode, 0).unwrap()).0
+    };
+    assert_eq!(make("file", 0o644), "openat fstat fchownat linkat fstat");
+    assert_eq!(make("with-set-id", 0o4755), "openat fstat fchownat fchmodat linkat fstat");
+    let dir = OsStr::new("dir");
+    let make_dir = || union.overlay.make_dir(other, union.dir, dir, 0o755, 0).unwrap();
+    assert_eq!(calls(make_dir).0, "mkdirat newfstatat fchownat renameat2 newfstatat");
+    for name in ["old", "gone"] {
+        union.unlink(name);
+    }
+    assert_eq!(union.create("old"), "openat fstat renameat fstat", "in the place of a whiteout");
+    // Opaque, and the whiteout is removed that it was exchanged for.
+    let opaque = "mkdirat newfstatat lsetxattr lsetxattr renameat2 unlinkat newfstatat";
+    assert_eq!(union.make_dir("gone"), opaque);
+}
+
+#[test]
 fn what_lower_layers_have_is_deleted_by_one_call() {
     let Some(union) = Changed::new("f d/file\nf d/changed\nd d/dir") else { return };
     for name in ["file", "changed", "dir"] {
