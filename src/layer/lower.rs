@@ -321,6 +321,14 @@ impl Lowers {
         }
     }
 
+    /// How many names the parts of a directory list, as far as that is known without reading them: in packed layers.
+    pub fn listed(&self, parts: &[Arc<LowerDir>]) -> Result<u32> {
+        parts.iter().try_fold(0u32, |listed, part| match self.layer(part.layer) {
+            Layer::Dir(_) => Ok(listed),
+            Layer::Packed(layer) => Ok(listed.saturating_add(layer.listed(inode(layer, part)?)?)),
+        })
+    }
+
     /// Of one directory's parts, top first, the one whose attributes it has.
     pub fn described<'d>(&self, parts: &'d [Arc<LowerDir>]) -> Result<Option<&'d Arc<LowerDir>>> {
         for part in parts {

@@ -34,7 +34,7 @@ pub struct Attr {
     pub gid: u32,
     /// Device number of a device node.
     pub rdev: u64,
-    /// Preferred size of an I/O in bytes.
+    /// Preferred size of an I/O in bytes; of a directory, what a program should take of its names at once.
     pub blksize: u32,
     /// Last access.
     pub atime: Time,
@@ -86,6 +86,23 @@ impl SetAttr {
 /// The attribute that holds a file's capabilities.
 pub(super) const CAPABILITY: &str = "security.capability";
 
+/// Bytes that a name of middle length takes of an answer with attributes (`struct fuse_direntplus`).
+const LISTED_NAME: u64 = 176;
+/// Bytes of a directory for each name in it, as filesystems count them: 32 and more on ext4, 24 on btrfs, 20 on tmpfs.
+const STORED_NAME: u64 = 32;
+/// What the C library reads of a directory at once, at least and at most.
+const LEAST_LISTING: u64 = 32 << 10;
+const LARGEST_LISTING: u64 = 1 << 20;
+
+/// What a program should read at once of a directory with these attributes, of which the lower layers are known to have
+/// `listed` names: all of it, where it is no more than the C library takes, since each piece is a message, and only the
+/// first comes with attributes for sure.
+fn listing_size(stat: &Stat, listed: u32) -> u32 {
+    let names = u64::from(listed).max(stat.size / STORED_NAME);
+    let wanted = names.saturating_mul(LISTED_NAME).min(LARGEST_LISTING).next_power_of_two();
+    if wanted > LEAST_LISTING { (wanted as u32).max(stat.blksize) } else { stat.blksize }
+}
+
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
 const S_IXGRP: u32 = 0o0010;
@@ -136,7 +153,10 @@ impl Overlay {
             uid: self.ids.shown_uid(stat.uid),
             gid: self.ids.shown_gid(stat.gid),
             rdev: stat.rdev,
-            blksize: stat.blksize,
+            blksize: match node.dir.as_deref() {
+                Some(dir) => listing_size(&stat, dir.listed),
+                None => stat.blksize,
+            },
             atime: stat.atime,
             mtime: stat.mtime,
             ctime: stat.ctime,

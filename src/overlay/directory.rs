@@ -77,6 +77,8 @@ pub(super) struct Directory {
     /// The lower stack of the directory that this one was found in: a redirect can lead to a sibling.
     siblings: Arc<[Arc<LowerDir>]>,
     contents: Option<Contents>,
+    /// How many names the candidates list, as far as that can be known without reading them.
+    pub listed: u32,
 }
 
 /// What is in a directory.
@@ -98,13 +100,18 @@ pub(super) struct Contents {
 impl Directory {
     /// A directory that is yet to be looked into.
     pub fn unread(candidates: Vec<Arc<LowerDir>>, siblings: Arc<[Arc<LowerDir>]>) -> Self {
-        Self { candidates, siblings, contents: None }
+        Self { candidates, siblings, contents: None, listed: 0 }
+    }
+
+    /// The same, of which the candidates are known to list so many names.
+    pub fn listing(self, listed: u32) -> Self {
+        Self { listed, ..self }
     }
 
     /// A directory that was just made.
     pub fn empty() -> Self {
         let contents = Some(Contents::empty());
-        Self { candidates: Vec::new(), siblings: Arc::new([]), contents }
+        Self { candidates: Vec::new(), siblings: Arc::new([]), contents, listed: 0 }
     }
 
     /// The number of lower directories that may be merged.

@@ -80,10 +80,14 @@ impl Overlay {
         }
         let found = self.find(parent, contents, entry)?;
         let (stat, linked) = (found.stat, found.linked);
-        let directory = stat
-            .kind()
-            .is_dir()
-            .then(|| Directory::unread(contents.lower_dirs_of(entry), contents.stack.clone()));
+        let directory = match stat.kind().is_dir() {
+            true => {
+                let parts = contents.lower_dirs_of(entry);
+                let listed = self.lowers.listed(&parts)?;
+                Some(Directory::unread(parts, contents.stack.clone()).listing(listed))
+            }
+            false => None,
+        };
         let (keys, number) = (found.keys.clone(), found.ino);
         let node = self.nodes.intern(&entry.node, name, &keys, linked, number, |id, name| {
             new_node(id, name, found, directory)

@@ -47,6 +47,8 @@ pub(super) struct DirPart {
     pub contents: RwLock<Directory>,
     /// Names of other nodes in the table that are in this directory; changed like `lookups`.
     pub children: AtomicU64,
+    /// How many names its lower parts list, as far as that can be known without reading them.
+    pub listed: u32,
 }
 
 /// A count of references that the caller gives back one day. One that has become as large as it can stays so, and
@@ -127,7 +129,9 @@ impl Node {
             reading: Mutex::new(()),
             state,
             dir: directory.map(|directory| {
-                Box::new(DirPart { contents: RwLock::new(directory), children: AtomicU64::new(0) })
+                let listed = directory.listed;
+                let contents = RwLock::new(directory);
+                Box::new(DirPart { contents, children: AtomicU64::new(0), listed })
             }),
         }
     }

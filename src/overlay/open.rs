@@ -1,5 +1,6 @@
 //! Opening a union: from paths to layers, with every refusal that can be given before anything is mounted.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use super::pins::Pins;
 use super::{Caller, Ids, Overlay};
 use crate::layer::lower::{Covered, DirLayer, Layer};
 use crate::layer::packed::PackedLayer;
+use crate::layer::packed::layer::ObjectFolders;
 use crate::layer::stat_override::StatOverride;
 use crate::layer::upper::UpperParts;
 use crate::layer::volatile_mark::{self, VolatileMark};
@@ -120,7 +122,10 @@ impl Overlay {
             None => None,
         };
         let all = config.lower.iter().chain(&config.data_only);
-        let layers = all.enumerate().map(|(position, path)| open_lower(config, path, position));
+        let mut folders = ObjectFolders::default();
+        let layers = all
+            .enumerate()
+            .map(|(position, path)| open_lower(config, path, position, &mut folders));
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let lowers = Lowers::new(layers, config.lower.len(), descriptors.clone());
         let numbers = InodeNumbers::new(config.ino32);
@@ -160,7 +165,7 @@ fn descriptor_budget(config: &Config) -> Result<usize, OpenError> {
     if layers > MOST_LAYERS {
         return Err(OpenError(format!("lowerdir: {layers} layers; there can be {MOST_LAYERS}")));
     }
-    let fixed = layers + RESERVED_DESCRIPTORS;
+    let fixed = fixed_descriptors(config) + RESERVED_DESCRIPTORS;
     if limit < fixed + SMALLEST_CACHE {
         return Err(OpenError(format!(
             "lowerdir: {} layers need a limit of at least {} open files, this process has {limit}; \
@@ -170,6 +175,14 @@ fn descriptor_budget(config: &Config) -> Result<usize, OpenError> {
         )));
     }
     Ok((limit - fixed).min(LARGEST_CACHE))
+}
+
+/// The descriptors that layers need as long as they are mounted: one for a directory, one for all packed layers of a store.
+fn fixed_descriptors(config: &Config) -> usize {
+    let all = config.lower.iter().chain(&config.data_only);
+    let (packed, directories): (Vec<_>, Vec<_>) = all.partition(|path| path.is_file());
+    let stores: HashSet<_> = packed.iter().filter_map(|index| index.ancestors().nth(3)).collect();
+    directories.len() + stores.len()
 }
 
 fn open_dir(option: &str, path: &Path) -> Result<OwnedFd, OpenError> {
@@ -186,10 +199,20 @@ fn refusal(option: &str, path: &Path, error: Errno) -> OpenError {
     })
 }
 
-fn open_packed(config: &Config, path: &Path, position: usize) -> Result<Layer, OpenError> {
-    let layer = PackedLayer::open(path, position, config.verify).map_err(|error| match error {
+fn open_packed(
+    config: &Config,
+    path: &Path,
+    position: usize,
+    folders: &mut ObjectFolders,
+) -> Result<Layer, OpenError> {
+    let layer = PackedLayer::open(path, position, config.verify, folders);
+    let layer = layer.map_err(|error| match error {
         Errno::INVAL => OpenError(format!(
             "lowerdir: {} is neither a directory nor the index of a stored layer",
+            path.display()
+        )),
+        Errno::IO if config.verify => OpenError(format!(
+            "lowerdir: {} is damaged; see plyfs store verify --repair",
             path.display()
         )),
         error => refusal("lowerdir", path, error),
@@ -197,9 +220,14 @@ fn open_packed(config: &Config, path: &Path, position: usize) -> Result<Layer, O
     layer.map(Box::new).map(Layer::Packed)
 }
 
-fn open_lower(config: &Config, path: &Path, position: usize) -> Result<Layer, OpenError> {
+fn open_lower(
+    config: &Config,
+    path: &Path,
+    position: usize,
+    folders: &mut ObjectFolders,
+) -> Result<Layer, OpenError> {
     if path.is_file() {
-        return open_packed(config, path, position);
+        return open_packed(config, path, position, folders);
     }
     let plain = open_dir("lowerdir", path)?;
     let private = crate::sys::mount::private_clone(plain.as_fd(), true)
@@ -450,6 +478,6 @@ fn open_root(
         // Filesystems are told apart by their order among the layers, the same at every mount.
         numbers.number(lowers.stat(&LowerPlace::Dir(root.clone()))?.dev, 1);
     }
-    let directory = Directory::unread(roots.to_vec(), Arc::from([]));
+    let directory = Directory::unread(roots.to_vec(), Arc::from([])).listing(lowers.listed(roots)?);
     Ok(Arc::new(Node::new(NodeId::ROOT, FileKind::Directory, ino, place, Some(directory))))
 }

@@ -90,6 +90,25 @@ fn a_walk_asks_once_for_each_directory_and_never_for_a_file() {
     assert!(asked.keys().all(|name| name.starts_with("READDIR")), "{asked:?}");
 }
 
+/// The C library reads as much of a directory at once as its preferred size of an I/O says; `find` does so, and then
+/// asks for the attributes.
+#[test]
+fn a_wide_directory_is_one_message_with_all_attributes_and_one_for_its_end() {
+    needs_root!();
+    not_with!("io=plain", "io=passthrough", "timeout");
+    let files: String = (0..1500).map(|n| format!("f wide/file-{n}\n")).collect();
+    let union = mount(Union::new().lower(&files).lower("f wide/below"));
+    let asked = counts(&messages(&union, || {
+        let wide = union.path("wide");
+        let find = Command::new("find").arg(wide).args(["-printf", "%s %p\n"]).output();
+        let listed = find.unwrap().stdout;
+        assert_eq!(listed.iter().filter(|byte| **byte == b'\n').count(), 1502);
+    }));
+    let lookups = asked.get("LOOKUP").copied().unwrap_or(0);
+    // The directory itself; and where it is read in pieces, not each file.
+    assert!(lookups <= 1 && asked.values().sum::<u64>() - lookups <= 3, "{asked:?}");
+}
+
 #[test]
 fn a_small_file_is_made_with_four_messages_and_a_release() {
     needs_root!();

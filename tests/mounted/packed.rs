@@ -212,3 +212,51 @@ fn what_is_no_index_is_refused_by_name() {
         assert!(refusal.message.contains(&line), "{}", refusal.message);
     }
 }
+
+#[test]
+fn a_damaged_index_is_refused_where_contents_are_verified() {
+    needs_root!();
+    let scratch = Scratch::new();
+    let lower = scratch.dir("lower");
+    tree::make(&lower, "f a text=a mode=600");
+    let index = packed(&lower, &scratch.path().join("store"));
+    let mut bytes = fs::read(&index).unwrap();
+    // The permission bits of the second inode.
+    bytes[128 + 64] ^= 0o44;
+    fs::write(&index, bytes).unwrap();
+    let layers = std::slice::from_ref(&index);
+    let refusal = union(layers).option("verify=open").try_mount().err().unwrap();
+    let line = format!("lowerdir: {} is damaged", index.display());
+    assert!(refusal.message.contains(&line), "{}", refusal.message);
+    let mode = |path| std::os::unix::fs::MetadataExt::mode(&fs::metadata(path).unwrap()) & 0o777;
+    assert_eq!(mode(union(layers).mount().path("a")), 0o644, "nobody has asked for it");
+}
+
+/// All layers of a store have one descriptor together, and only those are asked that have the directory.
+#[test]
+fn a_thousand_layers_need_no_more_descriptors_than_one() {
+    needs_root!();
+    let scratch = Scratch::new();
+    let lower = scratch.dir("lower");
+    let store = scratch.path().join("store");
+    let index = |n: usize| {
+        let dir = lower.join(n.to_string());
+        tree::make(&dir, &format!("f dir/{n} text={n}\nf own/{n}/file"));
+        packed(&dir, &store)
+    };
+    let layers: Vec<PathBuf> = (0..1000).map(index).collect();
+    let union = union(&layers).read_only().wrapper(&["prlimit", "--nofile=256:256"]).mount();
+    let process = PathBuf::from(format!("/proc/{}", union.live().pid().as_raw_nonzero()));
+    let open = || fs::read_dir(process.join("fd")).unwrap().count();
+    assert!(open() < 30, "{} descriptors", open());
+    assert_eq!(names(union.path("dir")).len(), 1000);
+    assert_eq!(names(union.path("own")).len(), 1000);
+    for n in [0, 499, 999] {
+        assert_eq!(text(union.path(format!("dir/{n}"))), n.to_string());
+        assert_eq!(names(union.path(format!("own/{n}"))), ["file"]);
+    }
+    // What lies in one layer leads to that layer alone.
+    let mapped = fs::read_to_string(process.join("maps")).unwrap();
+    assert_eq!(mapped.matches("/store/layers/").count(), 1000);
+    assert!(open() < 40, "{} descriptors", open());
+}

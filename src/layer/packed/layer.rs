@@ -1,10 +1,11 @@
 //! A packed layer as one of the read-only layers of a union.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -21,7 +22,7 @@ use crate::sys::{Errno, FileKind, Result, Stat, open, stat::stat_fd};
 /// A layer of a store.
 pub struct PackedLayer {
     index: Index,
-    objects: OwnedFd,
+    objects: Arc<OwnedFd>,
     /// What takes the place of a filesystem's number: no filesystem has it, and no other layer of the union.
     dev: u64,
     /// What its inodes are known by over mounts: the name of its folder, which is that of the layer.
@@ -43,21 +44,45 @@ fn empty_file() -> Result<OwnedFd> {
     rustix::fs::memfd_create("empty", MemfdFlags::CLOEXEC)
 }
 
+/// The folders with the contents of files, by their stores: each is opened once, however many layers have it.
+#[derive(Debug, Default)]
+pub struct ObjectFolders(HashMap<PathBuf, Arc<OwnedFd>>);
+
+impl ObjectFolders {
+    fn of(&mut self, store: &Path) -> Result<Arc<OwnedFd>> {
+        if let Some(known) = self.0.get(store) {
+            return Ok(known.clone());
+        }
+        let folder = Arc::new(open::directory(&store.join("objects"))?);
+        self.0.insert(store.to_owned(), folder.clone());
+        Ok(folder)
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
 impl PackedLayer {
-    /// Opens the layer whose index is at `path`, `STORE/layers/LAYER/index`, as the `position`th of a union. `verify` is
-    /// whether contents are compared with their hashes when they are first opened.
+    /// Opens the layer whose index is at `path`, `STORE/layers/LAYER/index`, as the `position`th of a union, with a
+    /// descriptor in `folders` alone. `verify` is whether the index is compared with its checksum, and each content with
+    /// its hash when it is first opened.
     ///
     /// # Errors
-    /// `EINVAL` if the file is no index.
-    pub fn open(path: &Path, position: usize, verify: bool) -> Result<Self> {
-        let file =
-            File::open(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        let index = Index::open(&file)?;
+    /// `EINVAL` if the file is no index; `EIO` if it is to be verified and not as it was written.
+    pub fn open(
+        path: &Path,
+        position: usize,
+        verify: bool,
+        folders: &mut ObjectFolders,
+    ) -> Result<Self> {
+        let file = File::open(path).map_err(|error| errno(&error))?;
+        let index = if verify { Index::read(file)? } else { Index::open(&file)? };
         let folder = path.canonicalize().ok().and_then(|path| Some(path.parent()?.to_owned()));
         let folder = folder.ok_or(Errno::INVAL)?;
         let id = folder.file_name().ok_or(Errno::INVAL)?.into();
         let store = folder.parent().and_then(Path::parent).ok_or(Errno::INVAL)?;
-        let objects = open::directory(&store.join("objects"))?;
+        let objects = folders.of(store)?;
         let dev = u64::MAX - position as u64;
         let verified = verify.then(Mutex::default);
         Ok(Self { index, objects, dev, id, verified, path: path.to_owned() })
@@ -111,6 +136,11 @@ impl PackedLayer {
     /// in a layer below.
     pub fn is_implied(&self, dir: u32) -> Result<bool> {
         Ok(self.index.inode(dir)?.implied)
+    }
+
+    /// The number of names in the directory `dir`.
+    pub fn listed(&self, dir: u32) -> Result<u32> {
+        Ok(self.index.inode(dir)?.count)
     }
 
     /// What the directory `dir` says.
@@ -168,7 +198,7 @@ impl PackedLayer {
         let mut file = File::from(file);
         let mut hasher = blake3::Hasher::new();
         let read = hasher.update_reader(&mut file).map(|hasher| hasher.finalize());
-        if read.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))? != content {
+        if read.map_err(|error| errno(&error))? != content {
             log::error!("store: object {content} is damaged; see plyfs store verify --repair");
             return Err(Errno::IO);
         }

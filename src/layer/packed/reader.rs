@@ -5,7 +5,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::ops::Range;
+use std::io::Read;
+use std::ops::{Deref, Range};
 use std::os::unix::ffi::OsStrExt;
 
 use super::format::{
@@ -17,9 +18,26 @@ use crate::sys::{Errno, FileKind, Result};
 
 /// The index of a packed layer.
 pub struct Index {
-    bytes: Mapping,
+    bytes: Bytes,
     sections: Sections,
     offsets: Offsets,
+}
+
+enum Bytes {
+    Mapped(Mapping),
+    /// In memory: nothing that happens to the file afterwards shows.
+    Read(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(mapping) => mapping,
+            Self::Read(bytes) => bytes,
+        }
+    }
 }
 
 /// A name in a directory.
@@ -37,7 +55,22 @@ impl Index {
     /// # Errors
     /// `EINVAL` for a file that is no index of this version, or not all of one.
     pub fn open(file: &File) -> Result<Self> {
-        let bytes = Mapping::new(file)?;
+        Self::of(Bytes::Mapped(Mapping::new(file)?))
+    }
+
+    /// Reads an index into memory, and compares it with its checksum.
+    ///
+    /// # Errors
+    /// `EINVAL` as above; `EIO` if it is not as it was written.
+    pub fn read(mut file: File) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let read = file.read_to_end(&mut bytes);
+        read.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        let index = Self::of(Bytes::Read(bytes))?;
+        if index.is_sound() { Ok(index) } else { Err(Errno::IO) }
+    }
+
+    fn of(bytes: Bytes) -> Result<Self> {
         let sections = bytes.get(..HEADER_SIZE).and_then(Sections::read).ok_or(Errno::INVAL)?;
         let offsets = sections.offsets();
         if offsets.end != bytes.len() as u64 || sections.inodes == 0 {
