@@ -19,6 +19,7 @@ use crate::container::{Changes, ImageMount, Prepared};
 use crate::mount;
 use crate::mount::options::{OptionError, Options};
 use crate::mount::request::MountRequest;
+use crate::store::seal::Seal;
 
 /// Mount an image, or layers: the same as without a command
 ///
@@ -28,7 +29,7 @@ use crate::mount::request::MountRequest;
 #[command(
     // Callers repeat flags.
     args_override_self = true,
-    override_usage = "plyfs mount IMAGE MOUNTPOINT [--name NAME | --upper DIR | -r] [-o OPTIONS]\n       \
+    override_usage = "plyfs mount IMAGE MOUNTPOINT [--name NAME | --upper DIR | -r] [--require-seal HEX] [-o OPTIONS]\n       \
                       plyfs mount [SOURCE] MOUNTPOINT -o lowerdir=DIR[:DIR...][,OPTIONS]",
     after_help = "See `plyfs --help` for the mount options."
 )]
@@ -61,6 +62,10 @@ pub struct MountArgs {
     /// Of an image: the store, instead of $PLYFS_STORE, $XDG_DATA_HOME/plyfs or ~/.local/share/plyfs
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+
+    /// Of an image: refuse it unless this is its seal (plyfs image seal), and verify all that is read of it
+    #[arg(long, value_name = "HEX")]
+    require_seal: Option<Seal>,
 
     /// Stay in the foreground; as mount.plyfs: check the command line and mount nothing
     #[arg(short, long)]
@@ -135,6 +140,7 @@ impl MountArgs {
     /// What to mount, from the arguments alone.
     pub(super) fn plan(mut self, called_as: CalledAs) -> Result<Plan, CliError> {
         let (name, upper, store) = (self.name.take(), self.upper.take(), self.store.take());
+        let seal = self.require_seal.take();
         let mut request = self.request(called_as)?;
         if request.options.vfs.remount {
             return Ok(Plan::Layers(request));
@@ -145,6 +151,7 @@ impl MountArgs {
             ("--name", name.is_some()),
             ("--upper", upper.is_some()),
             ("--store", store.is_some()),
+            ("--require-seal", seal.is_some()),
             ("container", container.is_some()),
             ("store", other_store.is_some()),
         ];
@@ -181,7 +188,7 @@ impl MountArgs {
             (None, None) if read_only => Changes::None,
             (name, None) => Changes::Container(name),
         };
-        Ok(Plan::Image(store, ImageMount { image: image.transpose()?, changes, request }))
+        Ok(Plan::Image(store, ImageMount { image: image.transpose()?, changes, seal, request }))
     }
 
     fn request(self, called_as: CalledAs) -> Result<MountRequest, CliError> {

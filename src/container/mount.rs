@@ -14,6 +14,7 @@ use crate::mount::options::{Options, UpperDirs, XattrPermissions};
 use crate::mount::request::MountRequest;
 use crate::mount::{self, Witness};
 use crate::overlay::id_map::IdMap;
+use crate::store::seal::Seal;
 use crate::store::{self, Kind, Store, timestamp};
 
 /// Where changes go.
@@ -34,6 +35,8 @@ pub struct ImageMount {
     pub image: Option<String>,
     /// Where changes go.
     pub changes: Changes,
+    /// The seal that the image must have. Then everything that is read of it is verified.
+    pub seal: Option<Seal>,
     /// Mountpoint and options. Layers and source are set here.
     pub request: MountRequest,
 }
@@ -66,7 +69,7 @@ impl Prepared {
     /// # Errors
     /// Those of [`mount`] but for the mount itself.
     pub fn new(store: Store, wanted: ImageMount) -> Result<Self, Error> {
-        let ImageMount { image, changes, request } = wanted;
+        let ImageMount { image, changes, seal, request } = wanted;
         let name = match &changes {
             Changes::Container(Some(name)) => name::check(name)?.to_owned(),
             _ => name::new(&store)?,
@@ -104,7 +107,7 @@ impl Prepared {
             is_new,
             root,
         };
-        match prepared.stack(&record, &changes) {
+        match prepared.stack(&record, &changes, seal) {
             Ok(()) => Ok(prepared),
             Err(error) => {
                 prepared.abandon();
@@ -136,7 +139,12 @@ impl Prepared {
     }
 
     /// Puts the layers into the request.
-    fn stack(&mut self, record: &Record, changes: &Changes) -> store::Result<()> {
+    fn stack(
+        &mut self,
+        record: &Record,
+        changes: &Changes,
+        seal: Option<Seal>,
+    ) -> store::Result<()> {
         let Some(store) = &self.tenant.store else { return Ok(()) };
         let (request, options) = (&mut self.request.source, &mut self.request.options);
         *request = Some(record.image.clone().into());
@@ -154,6 +162,9 @@ impl Prepared {
                 return Err(store::Error::damaged(line));
             }
             options.lower.push(store.layer_path(layer).join("index"));
+        }
+        if let Some(seal) = seal {
+            require(store, record, seal, options)?;
         }
         show_root_as_caller(options);
         let (upper, work) = match (changes, &self.container) {
@@ -230,6 +241,18 @@ fn find(
             Ok((Record::new(name, called, &image, timestamp::now()), None, false))
         }
     }
+}
+
+/// Has the image mounted as the seal says, or not at all: the indexes that are opened must be those it was computed of.
+fn require(store: &Store, record: &Record, seal: Seal, options: &mut Options) -> store::Result<()> {
+    let sealed = store.require_seal(&record.config, seal)?;
+    if !sealed.layers.iter().map(|(layer, _)| layer).eq(&record.layers) {
+        let line = format!("container {}: its layers are not those of its image", record.name);
+        return Err(store::Error::damaged(line));
+    }
+    options.verify = true;
+    options.sealed = sealed.layers.iter().rev().map(|(_, index)| *index).collect();
+    Ok(())
 }
 
 /// Who is not root owns what root owns in the image, as in a user namespace of his own: else he could change nothing, since

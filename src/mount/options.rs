@@ -55,6 +55,8 @@ pub struct Options {
     pub no_xattrs: bool,
     /// `verify=open`: check a packed layer's data when it is opened.
     pub verify: bool,
+    /// No option, but set for an image that is mounted by its seal: the checksums of the lower layers' indexes, top first.
+    pub sealed: Vec<blake3::Hash>,
 
     /// `uidmapping`.
     pub uid_map: IdMap,

@@ -48,6 +48,7 @@ fn config(options: &Options, mountpoint: &Path) -> Config {
         },
         metacopy: options.metacopy,
         verify: options.verify,
+        sealed: options.sealed.clone(),
         refuse_redirects: options.redirect_dir == RedirectDir::NoFollow,
         force_dot_whiteouts: std::env::var_os(NO_DEVICES).is_some(),
         user_xattr: options.user_xattr,

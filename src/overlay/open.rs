@@ -69,6 +69,8 @@ pub struct Config {
     pub metacopy: bool,
     /// Whether contents of packed layers are compared with their hashes.
     pub verify: bool,
+    /// The checksums that the indexes of the lower layers must have, top first; empty if it does not matter.
+    pub sealed: Vec<blake3::Hash>,
     /// Whether a layer that has redirects is refused.
     pub refuse_redirects: bool,
     /// Whether to write marks as `user.overlay.` attributes only.
@@ -216,8 +218,14 @@ fn open_packed(
             path.display()
         )),
         error => refusal("lowerdir", path, error),
-    });
-    layer.map(Box::new).map(Layer::Packed)
+    })?;
+    match config.sealed.get(position) {
+        Some(wanted) if *wanted != layer.index().checksum() => Err(OpenError(format!(
+            "lowerdir: {} is not the index that the seal is over",
+            path.display()
+        ))),
+        _ => Ok(Layer::Packed(Box::new(layer))),
+    }
 }
 
 fn open_lower(

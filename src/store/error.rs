@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 /// The result of working on a store.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// Something failed.

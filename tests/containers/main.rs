@@ -16,5 +16,8 @@ mod death;
 mod garbage;
 mod layers;
 mod names;
+mod seal;
+mod sharing;
 mod stage;
 mod story;
+mod unpack;

@@ -11,9 +11,11 @@ mod push;
 mod registry;
 mod rm;
 mod save;
+mod seal;
 pub(super) mod table;
 mod tag;
 mod tree;
+mod unpack;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -60,6 +62,8 @@ enum ImageCommand {
     Tree(tree::TreeArgs),
     Tag(tag::TagArgs),
     Rm(rm::RmArgs),
+    Unpack(unpack::UnpackArgs),
+    Seal(seal::SealArgs),
 }
 
 /// How lists are written.
@@ -97,6 +101,8 @@ impl ImageArgs {
             ImageCommand::Tree(args) => args.run(&store),
             ImageCommand::Tag(args) => args.run(&store),
             ImageCommand::Rm(args) => args.run(&store),
+            ImageCommand::Unpack(args) => args.run(&store),
+            ImageCommand::Seal(args) => args.run(&store),
         }
     }
 }

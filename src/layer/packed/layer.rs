@@ -98,6 +98,11 @@ impl PackedLayer {
         &self.objects
     }
 
+    /// What the layer's index says.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// The root directory.
     pub fn root(&self) -> u32 {
         ROOT

@@ -86,6 +86,13 @@ impl Index {
         hasher.finalize() == self.bytes[CHECKSUM_AT..HEADER_SIZE]
     }
 
+    /// The checksum that the file has in its header, over all other bytes of it.
+    pub fn checksum(&self) -> blake3::Hash {
+        let mut checksum = [0; HEADER_SIZE - CHECKSUM_AT];
+        checksum.copy_from_slice(&self.bytes[CHECKSUM_AT..HEADER_SIZE]);
+        blake3::Hash::from_bytes(checksum)
+    }
+
     /// The number of inodes; all are less than it.
     pub fn inodes(&self) -> u32 {
         self.sections.inodes
