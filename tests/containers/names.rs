@@ -8,10 +8,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::needs_root;
 use crate::stage::{Stage, image, text};
 use crate::store::support::{Fields, Tar};
 use crate::support::posix::names;
+use crate::{isolated, needs_root};
 
 #[test]
 fn ps_lists_what_is_mounted_and_with_a_all_containers() {
@@ -204,4 +204,29 @@ fn the_root_of_a_container_is_that_of_the_image() {
         );
         stage.program.says("umount m");
     }
+}
+
+#[test]
+fn a_container_of_an_ordinary_user_goes_with_directories_that_are_closed_to_him() {
+    isolated!(User, {
+        let stage = Stage::new();
+        let point = stage.point("m");
+        stage.mount("--name web app m");
+        for name in ["bin", "new"] {
+            fs::create_dir_all(point.join(name).join("below")).unwrap();
+            fs::write(point.join(name).join("below/file"), "").unwrap();
+            for closed in ["below", ""] {
+                let path = point.join(name).join(closed);
+                fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+            }
+        }
+        stage.program.says("umount web");
+        // As other programs may have left it.
+        let upper = stage.program.store().join("containers/web/upper/new");
+        fs::set_permissions(upper, fs::Permissions::from_mode(0)).unwrap();
+        assert_eq!(stage.program.says("rm web"), "web\n");
+        for folder in ["containers", "mounts", "tmp"] {
+            assert_eq!(names(stage.program.store().join(folder)), [""; 0], "{folder}");
+        }
+    });
 }
