@@ -217,13 +217,13 @@ fn a_container_of_an_ordinary_user_goes_with_directories_that_are_closed_to_him(
             fs::write(point.join(name).join("below/file"), "").unwrap();
             for closed in ["below", ""] {
                 let path = point.join(name).join(closed);
-                fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
             }
         }
         stage.program.says("umount web");
         // As other programs may have left it.
         let upper = stage.program.store().join("containers/web/upper/new");
-        fs::set_permissions(upper, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(upper, fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(stage.program.says("rm web"), "web\n");
         for folder in ["containers", "mounts", "tmp"] {
             assert_eq!(names(stage.program.store().join(folder)), [""; 0], "{folder}");
