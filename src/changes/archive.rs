@@ -71,6 +71,10 @@ impl<W: Write> Sink for Archive<W> {
         let entry = entry(own, kind, object, xattrs);
         self.write(&entry, object)
     }
+
+    fn changed_within(&mut self, _: &Path) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<W: Write> Archive<W> {

@@ -1,6 +1,7 @@
 //! Objects of unions that are looked at.
 
 use std::ffi::OsStr;
+use std::path::Path;
 
 use crate::overlay::{Attr, Entry, NodeId, Overlay};
 use crate::sys::{Errno, FileKind, Result};
@@ -28,6 +29,18 @@ impl<'u> Held<'u> {
     pub fn child(&self, name: &OsStr) -> Result<Option<Self>> {
         let found = self.union.lookup(self.node, name)?;
         Ok(found.map(|Entry { node, attr }| Self { union: self.union, node, attr }))
+    }
+
+    /// What is at `path` in this directory.
+    pub fn at(self, path: &Path) -> Result<Option<Self>> {
+        let mut at = self;
+        for name in path {
+            match at.is_dir().then(|| at.child(name)).transpose()?.flatten() {
+                Some(child) => at = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(at))
     }
 
     /// Whether it is a directory.

@@ -56,4 +56,9 @@ impl Sink for List {
         }
         Ok(())
     }
+
+    fn changed_within(&mut self, path: &Path) -> Result<()> {
+        self.push(path, Kind::Changed);
+        Ok(())
+    }
 }

@@ -7,6 +7,7 @@
 mod archive;
 mod compare;
 mod held;
+mod links;
 mod list;
 mod walk;
 

@@ -1,6 +1,6 @@
 //! The walk through the upper layer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::compare::{self, Difference};
 use super::held::Held;
+use super::links::{self, Links};
 use super::{Error, Kind, Layers, Result};
 use crate::layer::listing::Listing;
 use crate::layer::mark::Mark;
@@ -29,6 +30,8 @@ pub trait Sink {
     fn opaque(&mut self, path: &Path) -> Result<()>;
     /// An object. Without a kind it is what it was, in a directory that is opaque.
     fn object(&mut self, path: &Path, object: &Held<'_>, kind: Option<Kind>) -> Result<()>;
+    /// Something has changed in a directory that came without a kind.
+    fn changed_within(&mut self, path: &Path) -> Result<()>;
 }
 
 /// How a name is deleted.
@@ -42,13 +45,13 @@ pub enum Deletion {
 
 /// What the layers are read through.
 pub struct Union {
-    root: Arc<OwnedFd>,
+    pub(super) root: Arc<OwnedFd>,
     overriding: Option<StatOverride>,
-    whole: Overlay,
-    below: Below,
+    pub(super) whole: Overlay,
+    pub(super) below: Below,
 }
 
-enum Below {
+pub(super) enum Below {
     Unknown,
     Nothing,
     Layers(Box<Overlay>),
@@ -79,13 +82,22 @@ struct Frame<'u> {
     /// The directory that it was.
     was: Option<Held<'u>>,
     kind: Kind,
-    told: bool,
+    told: Told,
     /// Whether nothing of what it was shines through.
     hides: bool,
     /// Whether what is in it comes from elsewhere in the lower layers.
     moved: bool,
     /// What has not been visited, last name first.
     pending: Vec<Pending>,
+}
+
+/// What the sink knows of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    /// That it is there, as it was.
+    Same,
+    All,
 }
 
 struct Pending {
@@ -102,17 +114,27 @@ struct Found {
     entries: Vec<Pending>,
 }
 
-struct Walk<'u, S> {
-    union: &'u Union,
-    sink: &'u mut S,
+pub(super) struct Walk<'u, S> {
+    pub union: &'u Union,
+    pub sink: &'u mut S,
     /// Where the walk is.
     path: PathBuf,
     frames: Vec<Frame<'u>>,
+    /// What the sink knows of the directories that have been left.
+    pub told: HashMap<PathBuf, Told>,
+    pub links: Links,
 }
 
 /// Tells `sink` what the upper layer changes.
 pub fn walk<S: Sink>(union: &Union, sink: &mut S) -> Result<()> {
-    let mut walk = Walk { union, sink, path: PathBuf::new(), frames: Vec::new() };
+    let mut walk = Walk {
+        union,
+        sink,
+        path: PathBuf::new(),
+        frames: Vec::new(),
+        told: HashMap::new(),
+        links: Links::default(),
+    };
     walk.begin()?;
     while let Some(frame) = walk.frames.last_mut() {
         match frame.pending.pop() {
@@ -128,7 +150,7 @@ pub fn walk<S: Sink>(union: &Union, sink: &mut S) -> Result<()> {
             }
         }
     }
-    Ok(())
+    walk.tell_other_names()
 }
 
 impl<'u, S: Sink> Walk<'u, S> {
@@ -141,11 +163,12 @@ impl<'u, S: Sink> Walk<'u, S> {
         };
         // Its time changes with every name in it, and when a layer is made: that alone is no change.
         let (changed, told) = match &was {
-            None => (false, matches!(self.union.below, Below::Unknown)),
+            None if matches!(self.union.below, Below::Unknown) => (false, Told::All),
+            None => (false, Told::Nothing),
             Some(was) => match compare::attributes(&object, was).map_err(at_root)? {
-                Difference::Nothing => (false, true),
-                Difference::Time => (false, false),
-                Difference::More => (true, false),
+                Difference::Nothing => (false, Told::All),
+                Difference::Time => (false, Told::Nothing),
+                Difference::More => (true, Told::Nothing),
             },
         };
         self.enter(object, was, Kind::Changed, changed, told)
@@ -171,8 +194,21 @@ impl<'u, S: Sink> Walk<'u, S> {
                 Some(was) => compare::attributes(&object, was).map_err(at)? == Difference::Nothing,
                 None => false,
             };
-            self.enter(object, was.filter(Held::is_dir), kind, !same, false)?;
+            let mut told = Told::Nothing;
+            if same && frame.hides {
+                self.sink.object(&self.path, &object, None)?;
+                told = Told::Same;
+                self.told.insert(self.path.clone(), told);
+            }
+            self.enter(object, was.filter(Held::is_dir), kind, !same, told)?;
             return Ok(true);
+        }
+        if object.attr.nlink > 1 && matches!(self.union.below, Below::Layers(_)) {
+            if frame.moved && !links::is_upper(self.union, &self.path, &object).map_err(at)? {
+                self.links.doubtful.insert(self.path.clone(), object.attr);
+                return Ok(false);
+            }
+            self.links.count(self.union, &self.path, &object).map_err(at)?;
         }
         let same = match &was {
             Some(was) => compare::is_same(&object, was).map_err(at)?,
@@ -181,7 +217,9 @@ impl<'u, S: Sink> Walk<'u, S> {
         if same && !frame.hides {
             return Ok(false);
         }
-        self.tell_directories()?;
+        if !same {
+            self.tell_directories()?;
+        }
         self.sink.object(&self.path, &object, (!same).then_some(kind))?;
         Ok(false)
     }
@@ -193,12 +231,12 @@ impl<'u, S: Sink> Walk<'u, S> {
         was: Option<Held<'u>>,
         kind: Kind,
         changed: bool,
-        told: bool,
+        told: Told,
     ) -> Result<()> {
         let at = |error: Errno| Error::at(&self.path, error);
         let outer = self.frames.last();
         let (hidden, moved) = outer.map_or((false, false), |outer| (outer.hides, outer.moved));
-        let found = match moved {
+        let mut found = match moved {
             true => Found {
                 opaque: false,
                 moved,
@@ -207,6 +245,12 @@ impl<'u, S: Sink> Walk<'u, S> {
             },
             false => self.look(&object).map_err(at)?,
         };
+        if let Some(was) = &was
+            && deletes_long_name(&found, was).map_err(at)?
+        {
+            let entries = listed(&object).map_err(at)?;
+            found = Found { opaque: true, moved: true, deleted: BTreeSet::new(), entries };
+        }
         let hides = hidden || found.opaque || found.moved;
         let mut pending = found.entries;
         pending.sort_unstable_by(|one, other| other.name.as_bytes().cmp(one.name.as_bytes()));
@@ -298,16 +342,34 @@ impl<'u, S: Sink> Walk<'u, S> {
 
     /// Tells of the directories on the way, which have changed because something in them has.
     fn tell_directories(&mut self) -> Result<()> {
-        let untold = self.frames.iter().position(|frame| !frame.told);
+        let untold = self.frames.iter().position(|frame| frame.told != Told::All);
         for depth in untold.unwrap_or(self.frames.len())..self.frames.len() {
             let path: PathBuf = self.path.iter().take(depth).collect();
             let frame = &mut self.frames[depth];
-            frame.told = true;
-            self.sink.object(&path, &frame.object, Some(frame.kind))?;
+            match std::mem::replace(&mut frame.told, Told::All) {
+                Told::Nothing => self.sink.object(&path, &frame.object, Some(frame.kind))?,
+                Told::Same => self.sink.changed_within(&path)?,
+                Told::All => {}
+            }
+            self.told.insert(path, Told::All);
         }
         Ok(())
     }
 }
+
+/// Whether a name is deleted that is too long for a mark in an archive. A directory that is opaque, and has all that is
+/// left of it, says the same.
+fn deletes_long_name(found: &Found, was: &Held<'_>) -> sys::Result<bool> {
+    for name in found.deleted.iter().filter(|name| name.len() > LONGEST_DELETED) {
+        if !found.opaque && was.child(name)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is left of a name's 255 bytes behind `.wh.`.
+const LONGEST_DELETED: usize = 251;
 
 /// Whether the marks of an object of an upper layer say that it was copied up from below.
 fn is_copied(object: &Object) -> sys::Result<bool> {
@@ -322,7 +384,7 @@ fn is_copied(object: &Object) -> sys::Result<bool> {
 /// What fuse-overlayfs calls it.
 const PEER_ORIGIN: &str = "user.fuseoverlayfs.origin";
 
-fn names(dir: &Held<'_>) -> sys::Result<BTreeSet<Name>> {
+pub(super) fn names(dir: &Held<'_>) -> sys::Result<BTreeSet<Name>> {
     let mut names = BTreeSet::new();
     dir.union.read_dir(dir.node, 0, |entry| {
         if entry.name != OsStr::new(".") && entry.name != OsStr::new("..") {

@@ -11,32 +11,32 @@ use super::logging;
 use super::store::StoreArgs;
 use crate::archive::Compression;
 use crate::changes::{self, Layers};
-use crate::store::Store;
+use crate::container::Container;
 use crate::store::commit::Edit;
-use crate::store::image::Image;
 use crate::store::instruction::Instruction;
 use crate::store::reference::Reference;
 
-/// Make an image of what an upper layer changes
+/// Make an image of what a container, or an upper layer, changes
 ///
 /// The new image has one layer more than its base; as many if nothing has changed. The same upper layer gives the same
-/// layer everywhere. Prints the id.
+/// layer everywhere. A container may be mounted meanwhile. Prints the id.
 #[derive(Args, Debug)]
+#[command(override_usage = USAGE)]
 pub struct CommitArgs {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// The upper layer
-    #[arg(long, value_name = "DIR")]
-    upper: PathBuf,
+    /// The container, and the name of the new image; with --upper the name alone
+    #[arg(value_names = ["CONTAINER", "NAME[:TAG]"], num_args = 0..=2)]
+    words: Vec<String>,
 
-    /// The image that it lies on
-    #[arg(long, value_name = "IMAGE")]
-    image: String,
+    /// An upper layer instead of a container
+    #[arg(long, value_name = "DIR", requires = "image")]
+    upper: Option<PathBuf>,
 
-    /// The name of the new image
-    #[arg(value_name = "NAME[:TAG]")]
-    name: Option<String>,
+    /// The image that the upper layer lies on
+    #[arg(long, value_name = "IMAGE", requires = "upper")]
+    image: Option<String>,
 
     /// What its history says about the step
     #[arg(short, long, value_name = "TEXT")]
@@ -56,6 +56,9 @@ pub struct CommitArgs {
     compression: Form,
 }
 
+const USAGE: &str = "plyfs commit [OPTIONS] CONTAINER [NAME[:TAG]]\n       \
+                     plyfs commit [OPTIONS] --upper DIR --image IMAGE [NAME[:TAG]]";
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Form {
     /// Every program reads it
@@ -70,7 +73,7 @@ impl CommitArgs {
     /// Makes the image, and prints its id.
     pub fn run(self) -> Result<(), CliError> {
         logging::start(LevelFilter::Warn)?;
-        let name = self.name.as_deref().map(str::parse::<Reference>).transpose()?;
+        let (container, name) = self.words()?;
         let changes = self.change.iter().map(|line| line.parse::<Instruction>());
         let edit = Edit {
             message: self.message,
@@ -83,15 +86,35 @@ impl CommitArgs {
             Form::None => Compression::None,
         };
         let store = self.store.open()?;
-        let base = store.find_image(&self.image)?;
-        let layers = Layers { upper: self.upper, lower: Some(lower(&store, &base)) };
+        let (base, layers) = match (container, self.upper, self.image) {
+            (Some(container), ..) => {
+                let container = Container::find(&store, &container)?;
+                (container.image(&store)?, container.layers(&store)?)
+            }
+            (None, Some(upper), Some(image)) => {
+                let base = store.find_image(&image)?;
+                let lower = Some(store.layer_indexes(&base.layers));
+                (base, Layers { upper, lower })
+            }
+            _ => return Err(CliError::Usage(NEITHER.into())),
+        };
         let write = |out| changes::write_archive(&layers, out).map_err(Into::into);
         let made = store.commit(&base, write, compression, &edit, name.as_ref())?;
         Ok(writeln!(io::stdout(), "{}", made.id)?)
     }
+
+    /// The container, and the name of the image.
+    fn words(&self) -> Result<(Option<String>, Option<Reference>), CliError> {
+        let (container, name) = match (&self.upper, self.words.as_slice()) {
+            (None, [container]) => (Some(container), None),
+            (None, [container, name]) => (Some(container), Some(name)),
+            (Some(_), []) => (None, None),
+            (Some(_), [name]) => (None, Some(name)),
+            _ => return Err(CliError::Usage(NEITHER.into())),
+        };
+        let name = name.map(|name| name.parse::<Reference>()).transpose()?;
+        Ok((container.cloned(), name))
+    }
 }
 
-/// The indexes of an image's layers, top first.
-fn lower(store: &Store, image: &Image) -> Vec<PathBuf> {
-    image.layers.iter().rev().map(|layer| store.layer_path(layer).join("index")).collect()
-}
+const NEITHER: &str = "what is to be committed? give CONTAINER [NAME[:TAG]], or --upper DIR --image IMAGE [NAME[:TAG]]";

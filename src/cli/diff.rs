@@ -1,4 +1,4 @@
-//! `plyfs diff UPPER [LOWER...]`.
+//! `plyfs diff CONTAINER|UPPER [LOWER...]`.
 
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -10,17 +10,23 @@ use serde_json::{Value, json};
 
 use super::error::{CliError, one_line};
 use super::logging;
+use super::store::StoreArgs;
 use crate::changes::{self, Change, Layers};
+use crate::container::Container;
 
-/// List what an upper layer changes, without mounting it
+/// List what a container, or an upper layer, changes
 ///
-/// One line for each name, in the order of the names: A for added, C for changed, D for deleted. The upper layer may be of
-/// plyfs, of the kernel or of fuse-overlayfs, and may be mounted. Without the lower layers, what was copied up counts as
-/// changed, all else as added, and every whiteout as a deletion.
+/// One line for each name, in the order of the names: A for added, C for changed, D for deleted. Nothing is mounted for it; it
+/// may be mounted. An upper layer may be of plyfs, of the kernel or of fuse-overlayfs. Without its lower layers, what was
+/// copied up counts as changed, all else as added, and every whiteout as a deletion.
 #[derive(Args, Debug)]
 pub struct DiffArgs {
-    /// The upper layer
-    upper: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// The name of a container, or its beginning; or an upper layer: write ./DIR where a container is called the same
+    #[arg(value_name = "CONTAINER|UPPER")]
+    of: PathBuf,
 
     /// The lower layers, top first: directories, or indexes of stored layers
     #[arg(value_name = "LOWER")]
@@ -47,8 +53,7 @@ impl DiffArgs {
     /// Prints the list.
     pub fn run(self) -> Result<(), CliError> {
         logging::start(LevelFilter::Warn)?;
-        let lower = (!self.lower.is_empty()).then_some(self.lower);
-        let layers = Layers { upper: self.upper, lower };
+        let layers = self.layers()?;
         let changes = changes::list(&layers)
             .map_err(|error| CliError::Failure(format!("{}: {error}", layers.upper.display())))?;
         let mut out = BufWriter::new(io::stdout().lock());
@@ -60,6 +65,25 @@ impl DiffArgs {
             }
         }
         Ok(out.flush()?)
+    }
+}
+
+impl DiffArgs {
+    fn layers(&self) -> Result<Layers, CliError> {
+        if !self.lower.is_empty() {
+            return Ok(Layers { upper: self.of.clone(), lower: Some(self.lower.clone()) });
+        }
+        let name = self.of.to_str().filter(|name| !name.contains('/'));
+        if let Some(name) = name
+            && let Some(store) = self.store.open_existing()?
+        {
+            match Container::find(&store, name) {
+                Ok(container) => return Ok(container.layers(&store)?),
+                Err(error) if !self.of.is_dir() => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(Layers { upper: self.of.clone(), lower: None })
     }
 }
 

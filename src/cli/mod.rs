@@ -64,8 +64,8 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      plyfs stats MOUNTPOINT\n       \
                      plyfs check [--repair] UPPER\n       \
                      plyfs convert --to FORM LAYER\n       \
-                     plyfs diff UPPER [LOWER...]\n       \
-                     plyfs commit --upper DIR --image IMAGE [NAME[:TAG]]\n       \
+                     plyfs diff CONTAINER|UPPER [LOWER...]\n       \
+                     plyfs commit CONTAINER [NAME[:TAG]]\n       \
                      plyfs image COMMAND\n       \
                      plyfs store COMMAND";
 

@@ -8,6 +8,7 @@
 //! Who holds the lock on `mounts/NAME.json` has the name for itself: a mount for its whole life, `rm` while it removes.
 //! The store is open (which keeps garbage collection out) until the record of a mount is written, and not longer.
 
+mod changes;
 mod error;
 mod hold;
 mod layer_root;

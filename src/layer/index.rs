@@ -34,6 +34,7 @@ const LAYER: &str = "plyfs.layer";
 
 /// What identifies a lower inode over mounts: its filesystem and file handle, as the kernel has it, and
 /// the layer that it was found in, because two layers may be links to the same files of the host.
+#[derive(PartialEq, Eq)]
 pub struct Identity {
     blob: Vec<u8>,
     layer: Vec<u8>,
@@ -74,6 +75,26 @@ impl Identity {
 
     fn name(&self) -> Name {
         Name::from(OsString::from(origin::index_name(&self.blob)))
+    }
+
+    /// Whether this is what `copy` is a copy of.
+    pub fn is_original_of(&self, copy: &CopyMarks) -> bool {
+        // Without a layer it is the kernel's, which does not tell layers apart.
+        self.blob == copy.blob && copy.layer.as_ref().is_none_or(|layer| *layer == self.layer)
+    }
+}
+
+/// What an object of an upper layer says it is a copy of.
+pub struct CopyMarks {
+    blob: Vec<u8>,
+    layer: Option<Vec<u8>>,
+}
+
+impl CopyMarks {
+    /// The marks of `object`; `None` if it says nothing.
+    pub fn read(object: &Object) -> Result<Option<Self>> {
+        let Some(blob) = mark(object, ORIGIN)? else { return Ok(None) };
+        Ok(Some(Self { blob, layer: mark(object, LAYER)? }))
     }
 }
 

@@ -2,8 +2,9 @@
 //! file has been copied up (see `layer::index` for what is kept on disk).
 
 use super::Overlay;
+use super::locate::Located;
 use super::lookup::Found;
-use super::node::Node;
+use super::node::{Node, NodeId};
 use super::node_state::Place;
 use super::node_table::Key;
 use crate::layer::index::{Identity, LinkCount, link_count};
@@ -56,6 +57,18 @@ impl Overlay {
             None => lower_links as i32 - found.stat.nlink as i32,
         };
         Ok(())
+    }
+
+    /// What identifies the lower object of a node over mounts; `None` where nothing does, and of an upper one.
+    pub fn lower_identity(&self, id: NodeId) -> Result<Option<Identity>> {
+        let node = self.node(id)?;
+        self.at(&node, |located| match located {
+            Located::Upper(_) => Ok(None),
+            Located::Lower(place) => match self.lowers.identity(&place) {
+                Err(Errno::OPNOTSUPP) => Ok(None),
+                identity => identity.map(Some),
+            },
+        })
     }
 
     /// Counts a name that only lower layers had and that is deleted, or that the upper inode has itself from

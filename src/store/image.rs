@@ -1,6 +1,7 @@
 //! Images that are stored: a manifest, the configuration that it names, and tags.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::config::{self, Config};
 use super::manifest::{self, Manifest};
@@ -74,6 +75,20 @@ impl Store {
             layers,
             tags: tagged.name.iter().cloned().collect(),
         })
+    }
+
+    /// The image with this manifest, whether or not the index is about it.
+    pub fn image_with_manifest(&self, manifest: &Digest) -> Result<Image> {
+        let bytes = self.read_blob(manifest, manifest::LONGEST)?;
+        let size = bytes.len() as u64;
+        let media_type =
+            manifest::own_type(&bytes).unwrap_or_else(|| manifest::MANIFEST.to_owned());
+        self.image_of(&Tagged { name: None, manifest: *manifest, media_type, size })
+    }
+
+    /// The indexes of layers, the lowest of which comes first in `layers`, from the top.
+    pub fn layer_indexes(&self, layers: &[DiffId]) -> Vec<PathBuf> {
+        layers.iter().rev().map(|layer| self.layer_path(layer).join("index")).collect()
     }
 
     /// The image that `text` names: a tag, an id or digest, or the beginning of one; or any name and a digest

@@ -26,8 +26,8 @@ fn committed(options: &[&str], more: impl Fn(&std::path::Path)) -> Made {
     let forget = [Field::Nlink];
     let before = union.snapshot().without(&forget).without_path("socket");
     union.unmount();
-    run("cp", ["-a".as_ref(), union.upper("").as_os_str(), store.path("upper").as_os_str()]);
-    store.says("commit --upper upper --image base:1 new:1");
+    store.take_layer(&union, "upper");
+    store.says("commit --upper upper/upper --image base:1 new:1");
     assert_same(&before, &store.snapshot("new:1").without(&forget), "the image");
     assert!(store.says("store verify --full").ends_with("no problems\n"));
     Made { store, union }
@@ -46,7 +46,7 @@ fn an_image_is_what_was_mounted() {
         set_xattr(root.join("times"), "security.capability", capability).unwrap();
         run("setfacl", ["-m".as_ref(), "u:7:rwx".as_ref(), root.join("linked").as_os_str()]);
     });
-    let list = made.store.run("commit --upper upper --image base:1");
+    let list = made.store.run("commit --upper upper/upper --image base:1");
     let warning = String::from_utf8(list.stderr).unwrap();
     assert!(warning.contains("/socket: a socket: left out"), "{warning}");
     drop(made.union);
@@ -89,10 +89,11 @@ fn the_same_layer_has_the_same_digest_however_it_is_kept() {
     let store = committed(&[], change_owners).store;
     let layers = |image: &str| store.inspect(image)["RootFS"]["Layers"].clone();
     let id = store.inspect("new:1")["Id"].clone();
-    assert_eq!(store.says("commit --upper upper --image base:1 again:1").trim(), id);
+    assert_eq!(store.says("commit --upper upper/upper --image base:1 again:1").trim(), id);
     let types = [("gzip", "+gzip"), ("zstd", "+zstd"), ("none", "")];
     for (form, suffix) in types {
-        let words = format!("commit --upper upper --image base:1 --compression {form} kept:{form}");
+        let words =
+            format!("commit --upper upper/upper --image base:1 --compression {form} kept:{form}");
         assert_eq!(store.says(&words).trim(), id, "{form}");
         assert_eq!(layers(&format!("kept:{form}")), layers("new:1"));
         let manifest =
@@ -106,7 +107,7 @@ fn the_same_layer_has_the_same_digest_however_it_is_kept() {
     run("cp", ["-a".as_ref(), store.path("upper").as_os_str(), store.path("copy").as_os_str()]);
     let mut command = std::process::Command::new("taskset");
     command.args(["-c", "0"]).arg(crate::support::mount::program());
-    command.args(["commit", "--upper", "copy", "--image", "base:1"]);
+    command.args(["commit", "--upper", "copy/upper", "--image", "base:1"]);
     command.current_dir(store.scratch.path()).env("PLYFS_STORE", store.path("store"));
     command.env("SOURCE_DATE_EPOCH", "1000000000");
     assert_eq!(succeeded("commit", &command.output().unwrap()).trim(), id);
@@ -133,8 +134,8 @@ fn a_second_commit_adds_a_second_layer() {
     fs::write(union.path("data"), "second").unwrap();
     let before = union.snapshot().without(&[Field::Nlink]);
     union.unmount();
-    run("cp", ["-a".as_ref(), union.upper("").as_os_str(), store.path("second").as_os_str()]);
-    store.says("commit --upper second --image new:1 new:2");
+    store.take_layer(&union, "second");
+    store.says("commit --upper second/upper --image new:1 new:2");
     assert_same(&before, &store.snapshot("new:2").without(&[Field::Nlink]), "the second image");
     assert_eq!(store.inspect("new:2")["RootFS"]["Layers"].as_array().unwrap().len(), 3);
     let top = store.inspect("new:2")["RootFS"]["Layers"][2].as_str().unwrap().to_owned();
@@ -148,7 +149,7 @@ fn a_second_commit_adds_a_second_layer() {
         });
         paths.collect::<Vec<_>>().join(" ")
     };
-    let list = store.says(&format!("diff second {}", below("new:1")));
+    let list = store.says(&format!("diff second/upper {}", below("new:1")));
     assert_eq!(list, "C /data\nC /moved\nD /moved/one\n");
     assert!(index.exists());
 }
@@ -165,8 +166,8 @@ fn nothing_changed_is_no_layer() {
     fs::write(union.path("new"), "").unwrap();
     fs::remove_file(union.path("new")).unwrap();
     union.unmount();
-    run("cp", ["-a".as_ref(), union.upper("").as_os_str(), store.path("upper").as_os_str()]);
-    store.says("commit --upper upper --image base:1 -m nothing same:1");
+    store.take_layer(&union, "upper");
+    store.says("commit --upper upper/upper --image base:1 -m nothing same:1");
     let layers = |image: &str| store.inspect(image)["RootFS"].clone();
     assert_eq!(layers("same:1"), layers("base:1"));
     let history = store.inspect("same:1")["History"].clone();
@@ -197,9 +198,9 @@ fn a_file_called_like_a_whiteout_is_refused() {
     let mut union = store.union("base:1").mount();
     fs::write(union.path("etc/.wh.passwd"), "mine").unwrap();
     union.unmount();
-    run("cp", ["-a".as_ref(), union.upper("").as_os_str(), store.path("upper").as_os_str()]);
+    store.take_layer(&union, "upper");
     let before = store.says("store info");
-    let output = store.run("commit --upper upper --image base:1 new:1");
+    let output = store.run("commit --upper upper/upper --image base:1 new:1");
     assert_eq!(output.status.code(), Some(1));
     let line = String::from_utf8(output.stderr).unwrap();
     let why = "in a layer such a name means a deletion; rename it, or remove it";

@@ -7,6 +7,7 @@ mod support;
 
 mod commit;
 mod configuration;
+mod containers;
 mod list;
 mod peers;
 mod story;

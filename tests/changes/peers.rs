@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::story::{Store, change, change_owners, succeeded};
-use crate::support::posix::run;
 use crate::support::{Field, Snapshot, assert_same};
 use crate::{needs_root, not_with};
 
@@ -30,8 +29,8 @@ fn committed() -> (Store, Snapshot) {
     change_owners(&union.path(""));
     let before = union.snapshot();
     union.unmount();
-    run("cp", ["-a".as_ref(), union.upper("").as_os_str(), store.path("upper").as_os_str()]);
-    store.says("commit --upper upper --image base:1 localhost/new:1");
+    store.take_layer(&union, "upper");
+    store.says("commit --upper upper/upper --image base:1 localhost/new:1");
     (store, before)
 }
 

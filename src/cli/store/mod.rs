@@ -51,6 +51,14 @@ impl StoreArgs {
         Ok(Store::open(&self.root()?)?)
     }
 
+    /// Opens the store, if there is one.
+    pub fn open_existing(&self) -> Result<Option<Store>, CliError> {
+        match self.root()?.join("oci-layout").exists() {
+            true => self.open().map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Opens the store when nobody else has it open.
     pub fn open_alone(&self) -> Result<Store, CliError> {
         Ok(Store::open_alone(&self.root()?)?)
