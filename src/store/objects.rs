@@ -6,15 +6,15 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
 use super::stage::Stage;
 use crate::archive::entry::Extent;
 use crate::layer::packed::layer::content_place as place;
-use crate::sys::{Errno, open};
+use crate::sys::{Errno, dir, open};
 
 /// The name of a content.
 pub type ContentId = blake3::Hash;
@@ -56,7 +56,7 @@ impl Objects {
     /// Opens an object for reading.
     pub fn get(&self, id: &ContentId) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(rustix::fs::openat(&self.dir, place(id), flags, rustix::fs::Mode::empty())?.into())
+        Ok(rustix::fs::openat(&self.dir, place(id), flags, Mode::empty())?.into())
     }
 }
 
@@ -70,11 +70,15 @@ pub(super) fn id_of(path: &Path) -> Option<ContentId> {
 /// Contents that are no objects yet.
 pub struct NewObjects<'s> {
     objects: &'s Objects,
-    folder: PathBuf,
+    /// Where they are until they are published, under their names.
+    folder: OwnedFd,
     buffer: Vec<u8>,
     /// The number of those that are new, and their bytes.
     pub made: (u64, u64),
 }
+
+/// What has no name yet.
+const NEW: &str = "new";
 
 /// Contents up to this size are hashed before a file is made of them, since many are there already.
 const SMALL: u64 = 1 << 20;
@@ -82,8 +86,9 @@ const SMALL: u64 = 1 << 20;
 impl<'s> NewObjects<'s> {
     /// None so far, in `stage`.
     pub fn new(objects: &'s Objects, stage: &Stage) -> io::Result<Self> {
-        let folder = stage.path("objects");
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let path = stage.path("objects");
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let folder = open::directory(&path)?;
         Ok(Self { objects, folder, buffer: Vec::new(), made: (0, 0) })
     }
 
@@ -96,50 +101,44 @@ impl<'s> NewObjects<'s> {
             self.buffer.resize(extent.size as usize, 0);
             data.read_exact(&mut self.buffer)?;
             let id = blake3::hash(&self.buffer);
-            if !self.is_known(&id)? {
-                self.made(extent.size);
-                let mut file = self.create(&self.staged(&id))?;
+            if !self.objects.has(&id)?
+                && let Some(mut file) = self.create(id.to_hex().as_str())?
+            {
                 file.write_all(&self.buffer)?;
+                self.made(extent.size);
             }
             return Ok(Some(id));
         }
-        let path = self.folder.join("new");
-        let mut file = self.create(&path)?;
+        let mut file = self.create(NEW)?.ok_or(io::ErrorKind::AlreadyExists)?;
         let id = write(&mut file, extent, data)?;
-        if self.is_known(&id)? {
-            fs::remove_file(&path)?;
-        } else {
+        if !self.objects.has(&id)? && self.rename_new(&id)? {
             self.made(extent.stored());
-            fs::rename(&path, self.staged(&id))?;
+        } else {
+            rustix::fs::unlinkat(&self.folder, NEW, AtFlags::empty())?;
         }
         Ok(Some(id))
     }
 
     /// Makes objects of all, which must have been synced.
     pub fn publish(&self) -> io::Result<()> {
-        let stage = open::directory(&self.folder)?;
-        for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name();
-            let Some(id) = name.to_str().and_then(|name| blake3::Hash::from_hex(name).ok()) else {
-                continue;
-            };
-            self.publish_one(&stage, &id)?;
-        }
-        Ok(())
+        Ok(dir::for_each(self.folder.as_fd(), |entry| {
+            let id = entry.name.to_str().and_then(|name| blake3::Hash::from_hex(name).ok());
+            id.map_or(Ok(()), |id| self.publish_one(&id))
+        })?)
     }
 
-    fn publish_one(&self, stage: &OwnedFd, id: &ContentId) -> io::Result<()> {
+    fn publish_one(&self, id: &ContentId) -> Result<(), Errno> {
         let place = place(id);
         let name = id.to_hex();
         let rename = || {
             let flags = RenameFlags::NOREPLACE;
-            rustix::fs::renameat_with(stage, name.as_str(), &self.objects.dir, &place, flags)
+            rustix::fs::renameat_with(&self.folder, name.as_str(), &self.objects.dir, &place, flags)
         };
         let renamed = match rename() {
             Err(Errno::NOENT) => {
                 match rustix::fs::mkdirat(&self.objects.dir, &name[..2], 0o700.into()) {
                     Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
                 }
                 rename()
             }
@@ -148,20 +147,29 @@ impl<'s> NewObjects<'s> {
         match renamed {
             // The same content, by somebody who was faster.
             Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the file [`NEW`] its name; false if there is one of that name.
+    fn rename_new(&self, id: &ContentId) -> io::Result<bool> {
+        let (folder, name) = (&self.folder, id.to_hex());
+        match rustix::fs::renameat_with(folder, NEW, folder, name.as_str(), RenameFlags::NOREPLACE)
+        {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn is_known(&self, id: &ContentId) -> io::Result<bool> {
-        Ok(self.staged(id).exists() || self.objects.has(id)?)
-    }
-
-    fn staged(&self, id: &ContentId) -> PathBuf {
-        self.folder.join(id.to_hex().as_str())
-    }
-
-    fn create(&self, path: &Path) -> io::Result<File> {
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)
+    /// Makes a file; `None` if there is one of that name.
+    fn create(&self, name: &str) -> io::Result<Option<File>> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.folder, name, flags, Mode::from(0o444)) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(Errno::EXIST) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn made(&mut self, bytes: u64) {

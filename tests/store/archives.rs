@@ -150,6 +150,83 @@ mod escapes {
     }
 }
 
+/// Nothing beside the store is changed: see [`TestStore`].
+mod canary {
+    use super::*;
+
+    /// Each of these has been used to write, link, empty or change something outside of where a layer was unpacked.
+    fn attacks(canary: &str) -> Vec<Tar> {
+        let plain = canary.trim_start_matches('/');
+        let up = "../../canary";
+        let deep = format!("{}{plain}", "../".repeat(20));
+        let fields = |flag| Fields { mode: 0o6777, ..Fields::new(flag, "x") };
+        let victim = format!("{canary}/victim");
+        let mut attacks = Vec::new();
+        for target in [canary, up, &deep] {
+            let link = || Tar::new().symlink("x", target);
+            attacks.extend([
+                link().file("x/victim", "dead"),
+                link().file("x/new", "1"),
+                link().dir("x/new/deep"),
+                link().file("x/.wh.victim", ""),
+                link().file("x/.wh..wh..opq", ""),
+                link().file(".wh.x", ""),
+                link().entry(fields(b'5'), b""),
+                link().entry(fields(b'0'), b"dead"),
+                link().link("y", "x").file("y", "dead").file("y/victim", "dead"),
+                link().link("y", "x/victim"),
+                Tar::new().link("y", &format!("{target}/victim")).file("y", "dead"),
+                Tar::new().file(&format!("{target}/victim"), "dead"),
+                Tar::new().dir("a").symlink("a/b", target).file("a/b/victim", "dead"),
+                Tar::new().symlink("/", target).file("victim", "dead"),
+                Tar::new().file(&format!("{target}/.wh.victim"), ""),
+                Tar::new().symlink("x", &victim).file("x", "dead"),
+                Tar::new().symlink("x", &victim).link("y", "x").file("y", "dead"),
+            ]);
+        }
+        attacks
+    }
+
+    #[test]
+    fn attacks_from_one_layer_change_nothing_outside() {
+        let store = TestStore::new();
+        let mut taken = 0;
+        for attack in attacks(&store.canary()) {
+            taken += u32::from(store.import(&attack.end()).is_ok());
+        }
+        // What leads nowhere is taken: links as data, and absolute names below the root of the layer.
+        assert!((15..40).contains(&taken), "{taken}");
+    }
+
+    /// The link is in one layer, and what goes through it in the next.
+    #[test]
+    fn attacks_over_layers_change_nothing_outside() {
+        let store = TestStore::new();
+        let canary = store.canary();
+        store.import(&Tar::new().symlink("x", &canary).end()).unwrap();
+        for above in [
+            Tar::new().file("x/victim", "dead"),
+            Tar::new().file("x/.wh.victim", ""),
+            Tar::new().file("x/.wh..wh..opq", ""),
+            Tar::new().dir("x"),
+        ] {
+            store.import(&above.end()).unwrap();
+        }
+    }
+
+    #[test]
+    fn rights_are_records_and_not_those_of_files_in_the_store() {
+        let store = TestStore::new();
+        let tar = [0o4755, 0o2755, 0o6777, 0o1777].iter().fold(Tar::new(), |tar, mode| {
+            let file = Fields { mode: *mode, ..Fields::new(b'0', &format!("f{mode}")) };
+            let dir = Fields { mode: *mode, ..Fields::new(b'5', &format!("d{mode}")) };
+            tar.entry(file, format!("{mode}").as_bytes()).entry(dir, b"")
+        });
+        let device = Fields { mode: 0o6666, device: (1, 1), ..Fields::new(b'3', "mem") };
+        store.import(&tar.entry(device, b"").end()).unwrap();
+    }
+}
+
 mod whiteouts {
     use super::*;
 

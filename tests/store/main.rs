@@ -4,14 +4,18 @@
 
 mod archives;
 mod crash;
+mod crowd;
 mod damage;
 mod hostile;
 mod images;
+mod kills;
 mod memory;
 mod model;
 mod peers;
 mod program;
+mod random;
 mod registry;
+mod room;
 mod server;
 mod strangers;
 mod support;

@@ -172,3 +172,59 @@ fn a_layer_holds_what_its_archive_says() {
         prop_assert_eq!(store.holds(&tar.end()), model.text());
     });
 }
+
+/// The cases that have an order, one entry after the other.
+fn cases() -> Vec<Vec<Op>> {
+    let (keep, a, new) = (|| vec!["keep"], || vec!["a"], || vec!["a", "new"]);
+    vec![
+        vec![Op::Whiteout(keep()), Op::File(keep())],
+        vec![Op::Whiteout(a()), Op::Dir(a()), Op::File(new())],
+        vec![Op::Opaque(a()), Op::File(new()), Op::Dir(a()), Op::Whiteout(vec!["a", "x"])],
+        vec![Op::Whiteout(a()), Op::Opaque(a()), Op::Whiteout(new()), Op::File(new())],
+        vec![Op::File(keep()), Op::Link(vec!["b"], keep()), Op::Link(a(), vec!["b"])],
+        vec![Op::File(keep()), Op::Link(keep(), keep()), Op::Whiteout(keep())],
+        vec![Op::Symlink(keep()), Op::Link(a(), keep()), Op::File(a())],
+        vec![Op::Dir(a()), Op::Link(keep(), a()), Op::File(new())],
+        vec![Op::Dir(a()), Op::File(new()), Op::File(a()), Op::Whiteout(a())],
+        vec![Op::File(keep()), Op::Dir(keep()), Op::File(vec!["keep", "y"])],
+        vec![Op::File(keep()), Op::File(vec!["keep", "y"]), Op::Whiteout(vec!["keep", "z"])],
+        vec![Op::File(a()), Op::File(a()), Op::Dir(a()), Op::Dir(a())],
+        vec![Op::File(vec!["a", "b", "c"]), Op::Dir(a()), Op::Dir(vec!["a", "b"])],
+        vec![Op::Symlink(a()), Op::File(new()), Op::Dir(a())],
+        vec![Op::Symlink(a()), Op::Whiteout(new()), Op::Opaque(a())],
+        vec![Op::File(new()), Op::Link(keep(), new()), Op::File(a()), Op::Whiteout(keep())],
+    ]
+}
+
+fn orders(ops: &[Op]) -> Vec<Vec<Op>> {
+    if ops.is_empty() {
+        return vec![Vec::new()];
+    }
+    let first = |at: usize| {
+        let mut rest = ops.to_vec();
+        let op = rest.remove(at);
+        orders(&rest).into_iter().map(move |rest| [vec![op.clone()], rest].concat())
+    };
+    (0..ops.len()).flat_map(first).collect()
+}
+
+/// Taken or refused, as the model says, and with what it says.
+#[test]
+fn every_case_in_every_order() {
+    let store = TestStore::new();
+    for case in cases() {
+        for order in orders(&case) {
+            let mut model = Model::default();
+            let mut tar = Tar::new();
+            let mut taken = Some(());
+            for (serial, op) in order.iter().enumerate() {
+                taken = taken.and_then(|()| model.apply(op, serial));
+                tar = entry(tar, op, serial);
+            }
+            match taken {
+                Some(()) => assert_eq!(store.holds(&tar.end()), model.text(), "{order:?}"),
+                None => assert!(store.import(&tar.end()).is_err(), "taken: {order:?}"),
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use plyfs::archive::{Limits, Shown};
@@ -50,7 +51,8 @@ impl Fields {
         let old = header.as_old_mut();
         old.name[..self.name.len().min(100)]
             .copy_from_slice(&self.name[..self.name.len().min(100)]);
-        old.linkname[..self.link.len()].copy_from_slice(&self.link);
+        old.linkname[..self.link.len().min(100)]
+            .copy_from_slice(&self.link[..self.link.len().min(100)]);
         header.set_entry_type(tar::EntryType::new(self.flag));
         header.set_mode(self.mode);
         header.set_uid(self.uid);
@@ -80,9 +82,15 @@ impl Tar {
         self
     }
 
+    /// An entry, after an extended header if its names are too long for one.
     pub fn entry(self, mut fields: Fields, data: &[u8]) -> Self {
         fields.size = data.len() as u64;
-        self.header(&fields.header()).data(data)
+        let records: Vec<_> = [("path", &*fields.name), ("linkpath", &*fields.link)]
+            .into_iter()
+            .filter(|(_, text)| text.len() > 100)
+            .collect();
+        let tar = if records.is_empty() { self } else { self.pax(&records) };
+        tar.header(&fields.header()).data(data)
     }
 
     pub fn file(self, name: &str, text: &str) -> Self {
@@ -125,16 +133,54 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A store in a folder that goes with it.
+/// A store in a folder that goes with it. Beside it lies a canary, which must be as it was when the store goes.
 pub struct TestStore {
     pub store: Store,
-    _dir: tempfile::TempDir,
+    outside: String,
+    dir: tempfile::TempDir,
 }
 
 impl TestStore {
     pub fn new() -> Self {
         let dir = folder();
-        Self { store: Store::open(&dir.path().join("store")).unwrap(), _dir: dir }
+        let canary = dir.path().join("canary");
+        std::fs::create_dir_all(canary.join("etc")).unwrap();
+        std::fs::write(canary.join("victim"), "alive").unwrap();
+        std::fs::write(canary.join("etc/passwd"), "root").unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let mut test = Self { store, outside: String::new(), dir };
+        test.outside = test.outside();
+        test
+    }
+
+    /// The folder beside the store.
+    pub fn canary(&self) -> String {
+        self.dir.path().join("canary").display().to_string()
+    }
+
+    /// Everything beside the store, with all its times but those of access.
+    fn outside(&self) -> String {
+        fn look(path: &Path, text: &mut String) {
+            let meta = std::fs::symlink_metadata(path).unwrap();
+            let id = (meta.ino(), meta.mode(), meta.uid(), meta.gid(), meta.nlink(), meta.size());
+            let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+            writeln!(text, "{} {id:?} {times:?}", path.display()).unwrap();
+            if meta.is_dir() {
+                for entry in std::fs::read_dir(path).unwrap() {
+                    look(&entry.unwrap().path(), text);
+                }
+            } else {
+                writeln!(text, "{:?}", std::fs::read(path)).unwrap();
+            }
+        }
+        let mut text = String::new();
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path != self.store.root() {
+                look(&path, &mut text);
+            }
+        }
+        text
     }
 
     pub fn import(&self, archive: &[u8]) -> Result<Imported> {
@@ -211,6 +257,18 @@ impl TestStore {
         }
     }
 
+    /// Whether the store is for its owner alone, has nothing that gives rights, and has touched nothing else.
+    fn check(&self) {
+        assert_eq!(self.outside(), self.outside, "something outside of the store has changed");
+        let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().mode();
+        assert_eq!(mode(self.store.root()) & 0o7777, 0o700);
+        for file in self.files() {
+            let meta = std::fs::symlink_metadata(self.store.root().join(&file)).unwrap();
+            assert_eq!(meta.mode() & 0o7000, 0, "{file}");
+            assert!(meta.is_dir() || meta.is_file(), "{file}");
+        }
+    }
+
     /// Everything below the store's folder, staged things included.
     pub fn files(&self) -> Vec<String> {
         fn walk(dir: &Path, root: &Path, found: &mut Vec<String>) {
@@ -226,5 +284,13 @@ impl TestStore {
         walk(self.store.root(), self.store.root(), &mut found);
         found.sort();
         found
+    }
+}
+
+impl Drop for TestStore {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check();
+        }
     }
 }
