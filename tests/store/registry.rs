@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::peers::{is_missing, peer};
 use crate::program::{Program, TestImage, archive, gzip, zstd};
+use crate::server::{Reply, Server};
 use crate::support::Tar;
 
 /// A registry that ends with this, and a folder for who works with it.
@@ -232,9 +233,8 @@ fn we_pull_what_other_programs_push() {
     assert_eq!(ids(&other, &registry.name("docker:1"))[0], image.id());
 }
 
-#[test]
-fn certificates_are_verified() {
-    let program = Program::new();
+/// Makes a certificate for this machine that nobody trusts; false if that cannot be done here.
+fn has_certificate(program: &Program) -> bool {
     let request = [
         "openssl",
         "req",
@@ -257,7 +257,13 @@ fn certificates_are_verified() {
         "-addext",
         "basicConstraints=critical,CA:FALSE",
     ];
-    if peer(&program, &request).is_none() {
+    peer(program, &request).is_some()
+}
+
+#[test]
+fn certificates_are_verified() {
+    let program = Program::new();
+    if !has_certificate(&program) {
         return;
     }
     let (key, certificate) = (program.path("key.pem"), program.path("cert.pem"));
@@ -284,6 +290,71 @@ fn certificates_are_verified() {
     ] {
         let (status, line) = push(more, certificate);
         assert_eq!(status, Some(0), "{more}: {line}");
+    }
+}
+
+/// A server that speaks TLS and answers with the files below `program`'s folder.
+struct Secure {
+    child: Child,
+    port: String,
+}
+
+impl Secure {
+    fn new(program: &Program) -> Self {
+        let mut command = Command::new("openssl");
+        command.args(["s_server", "-accept", "127.0.0.1:0", "-HTTP"]);
+        command.args(["-cert", "cert.pem", "-key", "key.pem"]).current_dir(program.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines.find_map(|line| {
+            line.unwrap().strip_prefix("ACCEPT 127.0.0.1:").map(ToOwned::to_owned)
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, port: port.expect("it does not listen") }
+    }
+}
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// What began over TLS does not go on in the clear: neither content nor credentials (CVE-2019-10214).
+#[test]
+fn nothing_goes_on_without_tls() {
+    let program = Program::new();
+    if !has_certificate(&program) {
+        return;
+    }
+    let server = Secure::new(&program);
+    let auth =
+        format!(r#"{{"auths":{{"127.0.0.1:{}":{{"auth":"dXNlcjpzZWNyZXQ="}}}}}}"#, server.port);
+    program.write("auth.json", auth.as_bytes());
+    for (tag, head) in
+        [("redirect", "307 x\r\nLocation: "), ("token", "401 x\r\nWWW-Authenticate: Bearer realm=")]
+    {
+        let plain = Server::new(|_| Reply::new(404, b""));
+        let answer = format!("HTTP/1.0 {head}http://127.0.0.1:{}/\r\n\r\n", plain.port);
+        program.write(&format!("v2/x/manifests/{tag}"), answer.as_bytes());
+        let pull = |more: &str| {
+            let name = format!("127.0.0.1:{}/x:{tag}", server.port);
+            let mut command = program.command(&format!("pull {name} --authfile auth.json{more}"));
+            let output = command.env("SSL_CERT_FILE", program.path("cert.pem")).output().unwrap();
+            assert!(!output.status.success(), "{tag}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let line = pull("");
+        assert!(line.contains("which is not safe (see --tls-verify)"), "{line}");
+        assert_eq!(plain.asked().len(), 0, "{tag}");
+        // Whoever wants that can have it.
+        let line = pull(" --tls-verify=false");
+        assert!(line.contains("404"), "{line}");
+        let asked = plain.asked_for("");
+        assert_eq!(asked.len(), 1, "{tag}");
+        assert_eq!(asked[0].header("authorization").is_some(), tag == "token");
     }
 }
 

@@ -302,6 +302,28 @@ fn tokens_are_fetched_where_the_registry_says() {
 }
 
 #[test]
+fn a_token_that_has_grown_old_is_replaced() {
+    let times = AtomicU32::new(0);
+    let realm = Server::new(move |_| {
+        let token = json!({ "token": format!("t{}", times.fetch_add(1, Ordering::Relaxed)) });
+        Reply::new(200, token.to_string().as_bytes())
+    });
+    let challenge = format!("Bearer realm=\"http://127.0.0.1:{}/\"", realm.port);
+    let things = shelf();
+    let server = Server::new(move |asked| {
+        let old = asked.header("authorization").is_none_or(|token| token == "Bearer t0");
+        match is_blob(asked) || asked.path == "/v2/" {
+            true if old => Reply::new(401, b"").with("WWW-Authenticate", &challenge),
+            _ => things.answer(asked),
+        }
+    });
+    let program = Program::new();
+    program.says(&format!("pull {}", server.name("x:1")));
+    is_complete(&program, &server.name("x:1"));
+    assert_eq!(realm.asked().len(), 2);
+}
+
+#[test]
 fn servers_of_tokens_are_strangers_too() {
     for (reply, part) in [
         (Reply::new(403, b""), "403"),

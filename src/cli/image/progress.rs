@@ -92,8 +92,7 @@ impl Teller {
     pub fn heading(&self, line: &str) {
         let line = one_line(line);
         match &self.form {
-            Form::Nowhere => {}
-            Form::Json => print(io::stdout(), &json!({ "status": line }).to_string()),
+            Form::Nowhere | Form::Json => {}
             Form::Bars(_) | Form::Lines => print(io::stderr(), &line),
         }
     }
