@@ -94,3 +94,55 @@ fn looking_at_files_costs_what_is_documented() {
         assert_eq!((cost.as_str(), read), ("preadv2", 4), "reading a file that is open");
     }
 }
+
+/// A union of so many packed layers of one store, each with the directory `dir` with the same three files and one of
+/// its own.
+fn packed_union(layers: usize, dir: &tempfile::TempDir) -> Overlay {
+    use plyfs::layer::packed::Builder;
+    use plyfs::layer::packed::builder::{Body, Object};
+    std::fs::create_dir_all(dir.path().join("objects")).unwrap();
+    let layer = |n: usize| {
+        let mut builder = Builder::new(dir.path()).unwrap();
+        for name in ["a", "b", "c", &format!("own-{n}")] {
+            let object = Object {
+                mode: libc::S_IFREG | 0o644,
+                uid: 0,
+                gid: 0,
+                mtime: plyfs::sys::Time::default(),
+                body: Body::Content(0, None),
+                xattrs: &mut std::iter::empty(),
+            };
+            builder.put([&b"dir"[..], name.as_bytes()].into_iter(), object).unwrap();
+        }
+        let folder = dir.path().join("layers").join(n.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let index = folder.join("index");
+        builder.write(std::fs::File::create_new(&index).unwrap()).unwrap();
+        index
+    };
+    let lower = (0..layers).map(layer).collect();
+    Overlay::open(&Config { lower, ..Config::default() }).unwrap()
+}
+
+#[test]
+fn names_and_attributes_in_packed_layers_cost_no_system_call_however_many_there_are() {
+    for layers in [1, 1000] {
+        let scratch = tempfile::tempdir().unwrap();
+        let overlay = packed_union(layers, &scratch);
+        let (cost, found) = calls(|| {
+            let dir = overlay.lookup(ROOT, OsStr::new("dir")).unwrap().unwrap().node;
+            assert_eq!(overlay.lookup(dir, OsStr::new("absent")).unwrap(), None);
+            let file = overlay.lookup(dir, OsStr::new("a")).unwrap().unwrap().node;
+            overlay.attr(file).unwrap();
+            overlay.list_xattr(file).unwrap();
+            dir
+        });
+        let (listing, entries) = read_dir_plus(&overlay, found);
+        assert_eq!(entries, layers + 5);
+        // What the memory for a thousand names costs is no question to a layer.
+        let asked = [cost, listing].join(" ");
+        let memory = ["brk", "mmap", "munmap", "mremap", "madvise", "mprotect", "futex", ""];
+        let asked: Vec<_> = asked.split(' ').filter(|call| !memory.contains(call)).collect();
+        assert!(asked.is_empty(), "{layers} layers: {asked:?}");
+    }
+}
