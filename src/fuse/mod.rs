@@ -32,7 +32,7 @@ use fuser::{
 };
 
 use crate::overlay::{
-    Allocate, Flow, NodeId, Overlay, RenameFlags, SHORTEST_VIEW, SeekTo, SetAttr,
+    Allocate, Delay, Flow, NodeId, Overlay, RenameFlags, SHORTEST_VIEW, SeekTo, SetAttr,
 };
 use crate::sys::Errno;
 use convert::{caller, errno, kind, new_time, node};
@@ -89,7 +89,7 @@ impl Adapter {
         let notifier = Arc::default();
         let readers = Readers::new(policy.threads);
         let delayed = readers.clone();
-        overlay.tell_delays(move || delayed.expect_delay());
+        overlay.tell_delays(move |delay| delayed.expect_delay(delay));
         Self {
             overlay: Arc::new(overlay),
             statistics: Arc::new(Statistics::new()),
@@ -421,7 +421,7 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
         let served = self.begin(Message::Fsync);
-        served.turn.expect_delay();
+        served.turn.expect_delay(Delay::Long);
         reply_empty(self.overlay.sync(self.node(ino), data_only), reply);
     }
 
@@ -434,7 +434,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let served = self.begin(Message::Fsyncdir);
-        served.turn.expect_delay();
+        served.turn.expect_delay(Delay::Long);
         reply_empty(self.overlay.sync(self.node(ino), data_only), reply);
     }
 

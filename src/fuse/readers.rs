@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::overlay::Delay;
+
 /// All threads, where the user does not say how many.
 const THREADS: usize = 32;
 
@@ -124,9 +126,14 @@ impl Readers {
         Turn { readers: self, may_rest: true }
     }
 
-    /// Sends somebody to read in the place of the caller, who is about to do something that takes long.
-    pub(super) fn expect_delay(&self) {
-        if self.free.load(Ordering::SeqCst) < self.usual {
+    /// Sends somebody to read in the place of the caller, who is about to do something that takes long. To wake a thread
+    /// costs more than a small file: for that it is enough if anybody reads.
+    pub(super) fn expect_delay(&self, delay: Delay) {
+        let enough = match delay {
+            Delay::Short => 1,
+            Delay::Long => self.usual,
+        };
+        if self.free.load(Ordering::SeqCst) < enough {
             self.call_up();
         }
     }
@@ -209,8 +216,8 @@ impl Readers {
 
 impl Turn<'_> {
     /// See [`Readers::expect_delay`].
-    pub fn expect_delay(&self) {
-        self.readers.expect_delay();
+    pub fn expect_delay(&self, delay: Delay) {
+        self.readers.expect_delay(delay);
     }
 
     /// Says that the message may not be done with yet when this turn ends.
@@ -246,6 +253,21 @@ mod tests {
             let _turn = readers.begin();
             message();
         }
+    }
+
+    #[test]
+    fn for_a_short_delay_nobody_is_woken_while_another_reads() {
+        let readers = Readers::new(Some(8));
+        let in_reserve = || readers.reserve.lock().waiting.len();
+        readers.reserve.lock().waiting = vec![thread::current(); 2];
+        readers.free.store(1, Ordering::SeqCst);
+        readers.expect_delay(Delay::Short);
+        assert_eq!(in_reserve(), 2);
+        readers.expect_delay(Delay::Long);
+        assert_eq!((in_reserve(), readers.free.load(Ordering::SeqCst)), (1, 2));
+        readers.free.store(0, Ordering::SeqCst);
+        readers.expect_delay(Delay::Short);
+        assert_eq!((in_reserve(), readers.free.load(Ordering::SeqCst)), (0, 1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::directory::Contents;
 use super::node::{NameRef, Node};
 use super::node_state::Place;
 use super::pins::Pinned;
-use super::{Caller, Overlay};
+use super::{Caller, Delay, Overlay};
 use crate::layer::descriptors::Key as DescriptorKey;
 use crate::layer::index::Identity;
 use crate::layer::undo::undo;
@@ -260,10 +260,8 @@ impl Overlay {
     ) -> Result<()> {
         let keep = cut.map_or(u64::MAX, |cut| cut.size);
         let source = self.lowers.open_source(place, known)?;
-        // To send for another thread costs more than the copy of a small file that nobody waits for a disk for.
-        if !upper.volatile || source.size().min(keep) > SMALL {
-            (self.delayed)();
-        }
+        let small = source.size().min(keep) <= SMALL;
+        (self.delayed)(if small { Delay::Short } else { Delay::Long });
         data::copy(&source, target.as_fd(), keep, upper.writing(), &upper.unshared)
             .inspect_err(|error| self.report_copy(place, *error))
     }

@@ -12,7 +12,7 @@ use super::View;
 use super::copy_up::Wanted;
 use super::locate::Located;
 use super::node::{Node, NodeId};
-use super::{Caller, Overlay, Result};
+use super::{Caller, Delay, Overlay, Result};
 use crate::layer::descriptors::{Cached, Key};
 use crate::layer::owner_rights;
 use crate::sys::{Errno, FileKind, Object, data};
@@ -148,7 +148,7 @@ impl Overlay {
         let buffer = &mut buffer[..most];
         let cached = match data::read_cached(file.fd.as_fd(), buffer, offset) {
             Err(Errno::AGAIN) => {
-                (self.delayed)();
+                (self.delayed)(Delay::Long);
                 0
             }
             // Who cannot tell has to be asked in the ordinary way.

@@ -106,6 +106,15 @@ pub struct Entry {
     pub attr: Attr,
 }
 
+/// How long a thread is likely to be away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delay {
+    /// As long as a disk needs for a small file.
+    Short,
+    /// Nobody knows.
+    Long,
+}
+
 /// For fewer forgotten nodes and names it is not worth to look for memory that can be given back.
 const FORGOTTEN_TO_TRIM: usize = 5000;
 
@@ -119,7 +128,7 @@ pub struct Overlay {
     /// Whether somebody changes files of lower layers meanwhile.
     lowers_change: bool,
     /// Called by whoever is about to do what takes long.
-    delayed: Box<dyn Fn() + Send + Sync>,
+    delayed: Box<dyn Fn(Delay) + Send + Sync>,
     numbers: InodeNumbers,
     ids: Ids,
     redirect: RedirectPolicy,
@@ -139,7 +148,7 @@ pub struct Overlay {
 
 impl Overlay {
     /// Has `delayed` called, from now on, by every thread that is about to wait for a disk, as far as that is known.
-    pub fn tell_delays(&mut self, delayed: impl Fn() + Send + Sync + 'static) {
+    pub fn tell_delays(&mut self, delayed: impl Fn(Delay) + Send + Sync + 'static) {
         self.delayed = Box::new(delayed);
     }
 

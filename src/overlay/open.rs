@@ -140,7 +140,7 @@ impl Overlay {
             descriptors,
             windows: Windows::default(),
             lowers_change: false,
-            delayed: Box::new(|| ()),
+            delayed: Box::new(|_| ()),
             numbers,
             ids: config.ids.clone(),
             redirect: config.redirect,
