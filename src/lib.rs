@@ -16,5 +16,6 @@ pub mod layer;
 pub mod mount;
 pub mod overlay;
 pub mod registry;
+pub mod run;
 pub mod store;
 pub mod sys;

@@ -23,12 +23,9 @@ pub enum CliError {
     NotFound(String),
     /// Something in the store is not what its name says.
     Damaged(String),
+    /// The command has a status of its own for it.
+    Status(u8, String),
 }
-
-/// See [`CliError::NotFound`].
-const NOT_FOUND: u8 = 3;
-/// See [`CliError::Damaged`].
-const DAMAGED: u8 = 4;
 
 /// The exit statuses of a command for its errors.
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +34,19 @@ pub struct Statuses {
     pub usage: u8,
     /// It did not work.
     pub failure: u8,
+    /// What was named does not exist.
+    pub not_found: u8,
+    /// Something in the store is not what its name says.
+    pub damaged: u8,
 }
 
 impl Statuses {
     /// Of most commands.
-    pub const USUAL: Self = Self { usage: 2, failure: 1 };
+    pub const USUAL: Self = Self { usage: 2, failure: 1, not_found: 3, damaged: 4 };
     /// Of `plyfs check`: those of fsck(8), in which 1 and 2 say something else.
-    pub const FSCK: Self = Self { usage: 16, failure: 8 };
+    pub const FSCK: Self = Self { usage: 16, failure: 8, not_found: 8, damaged: 8 };
+    /// Of `plyfs run`: those of docker, in which all others are the program's.
+    pub const RUN: Self = Self { usage: 125, failure: 125, not_found: 125, damaged: 125 };
 }
 
 impl CliError {
@@ -54,8 +57,9 @@ impl CliError {
         ExitCode::from(match self {
             CliError::Usage(_) => statuses.usage,
             CliError::Failure(_) => statuses.failure,
-            CliError::NotFound(_) => NOT_FOUND,
-            CliError::Damaged(_) => DAMAGED,
+            CliError::NotFound(_) => statuses.not_found,
+            CliError::Damaged(_) => statuses.damaged,
+            CliError::Status(status, _) => *status,
         })
     }
 }
@@ -65,7 +69,8 @@ impl fmt::Display for CliError {
         let (CliError::Usage(line)
         | CliError::Failure(line)
         | CliError::NotFound(line)
-        | CliError::Damaged(line)) = self;
+        | CliError::Damaged(line)
+        | CliError::Status(_, line)) = self;
         f.write_str(&one_line(line))
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: the only code that reads arguments, prints and decides the exit status.
 //!
 //! Exit status: 0 done (a mount answers by then), 1 failed, 2 wrong command line, 3 no such image, 4 something in the
-//! store is not what its name says; of `plyfs check` those of fsck(8). Every error is one line on standard error that begins with `plyfs: `.
+//! store is not what its name says; of `plyfs check` those of fsck(8), of `plyfs run` those of docker. Every error is one line on standard error that begins with `plyfs: `.
 
 mod called_as;
 mod check;
@@ -16,6 +16,7 @@ mod mount;
 mod option_docs;
 mod ps;
 mod rm;
+mod run;
 mod stats;
 mod store;
 mod umount;
@@ -67,6 +68,7 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      plyfs diff CONTAINER|UPPER [LOWER...]\n       \
                      plyfs commit CONTAINER [NAME[:TAG]]\n       \
                      plyfs image COMMAND\n       \
+                     plyfs run IMAGE [CMD...]\n       \
                      plyfs store COMMAND";
 
 #[derive(Subcommand)]
@@ -87,6 +89,7 @@ enum Subcommands {
     Diff(diff::DiffArgs),
     Commit(commit::CommitArgs),
     Image(image::ImageArgs),
+    Run(run::RunArgs),
     Store(store::StoreCommandArgs),
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Some(first) if called_as == CalledAs::Plyfs && first == OsStr::new("check") => {
             Statuses::FSCK
         }
+        Some(first) if called_as == CalledAs::Plyfs && first == OsStr::new("run") => Statuses::RUN,
         _ => Statuses::USUAL,
     };
     run(called_as, args).unwrap_or_else(|error| error.report(statuses))
@@ -132,6 +136,7 @@ fn run(
         Subcommands::Diff(args) => args.run(),
         Subcommands::Commit(args) => args.run(),
         Subcommands::Image(args) => args.run(),
+        Subcommands::Run(args) => return args.run(),
         Subcommands::Store(args) => return args.run(),
         Subcommands::Generate(args) => args.run(),
     }?;

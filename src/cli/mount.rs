@@ -218,6 +218,7 @@ impl MountArgs {
             options,
             type_name: called_as.type_name(),
             foreground: foreground || debug,
+            ends_with_caller: false,
             debug,
         })
     }

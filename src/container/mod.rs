@@ -183,6 +183,11 @@ impl Container {
         self.path.join("work")
     }
 
+    /// Where [`crate::run`] mounts it, in a namespace of its own; it may have to be made.
+    pub fn mountpoint(&self) -> PathBuf {
+        self.path.join("root")
+    }
+
     /// Whether nothing has been changed yet.
     fn is_untouched(&self) -> io::Result<bool> {
         Ok(fs::read_dir(self.upper())?.next().is_none())

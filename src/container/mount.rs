@@ -126,6 +126,21 @@ impl Prepared {
         self.container.as_ref()
     }
 
+    /// Whether the container was made for this mount.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Has it mounted at `mountpoint` for a container's processes: by root of the namespace that they are in, which sees
+    /// the ids of the image, with the directory `lowest` below all layers, and as long as whoever mounts it lives.
+    pub fn in_namespace(&mut self, mountpoint: PathBuf, lowest: PathBuf) {
+        let MountRequest { options, .. } = &mut self.request;
+        options.lower.push(lowest);
+        (options.uid_map, options.gid_map) = (IdMap::default(), IdMap::default());
+        self.request.mountpoint = mountpoint;
+        self.request.ends_with_caller = true;
+    }
+
     /// Mounts, as [`mount::run`] does.
     ///
     /// # Errors
@@ -187,7 +202,7 @@ impl Prepared {
     }
 
     /// Takes back what was made for a mount that has not come about.
-    fn abandon(self) {
+    pub fn abandon(self) {
         let Self { tenant: Tenant { hold, store, .. }, container, is_new, root, .. } = self;
         if let Err(error) = hold.remove() {
             log::warn!("mounts of {}: {error}", root.display());

@@ -2,18 +2,15 @@
 //! hands the descriptor over through a socket.
 
 use std::fs;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-
 use super::error::MountError;
 use super::spec::MountSpec;
+use crate::sys::descriptor_passing;
 
 /// Where it is looked for: in PATH, then where distributions put it, as a service's PATH may be
 /// empty. `fusermount` is the same program of FUSE 2.
@@ -44,12 +41,12 @@ pub fn mount(mountpoint: &Path, spec: &MountSpec) -> Result<OwnedFd, MountError>
     let child = first_that_exists(start, mountpoint)?;
     // Without this copy of their end, receiving ends when fusermount3 does.
     drop(theirs);
-    let device = receive_descriptor(ours.as_fd());
+    let device = descriptor_passing::receive(ours.as_fd());
     let complaint = wait(child, mountpoint)?;
     match (device, complaint) {
-        (Ok(Some(device)), None) => Ok(device),
+        (Ok(Some((_, Some(device)))), None) => Ok(device),
         (_, Some(line)) => Err(MountError::Fusermount(mountpoint.to_owned(), line)),
-        (Ok(None), None) => {
+        (Ok(_), None) => {
             let line = "fusermount3 mounted nothing and gave no reason".to_owned();
             Err(MountError::Fusermount(mountpoint.to_owned(), line))
         }
@@ -119,22 +116,6 @@ fn wait(child: Child, mountpoint: &Path) -> Result<Option<String>, MountError> {
     Ok(Some(line.map_or_else(silent, str::to_owned)))
 }
 
-/// The descriptor that comes with the next message; `None` if the other end closed instead.
-fn receive_descriptor(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    retry_on_intr(|| {
-        let mut buffer = [IoSliceMut::new(&mut byte)];
-        recvmsg(socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    let descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    Ok(descriptors.flatten().next())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,13 +124,6 @@ mod tests {
     fn consent_is_a_line_of_its_own() {
         assert!(consents("# comment\n  user_allow_other \nmount_max = 10\n"));
         assert!(!consents("#user_allow_other\n# user_allow_other\nmount_max = 10\n"));
-    }
-
-    #[test]
-    fn a_socket_that_closes_gives_no_descriptor() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        drop(theirs);
-        assert!(receive_descriptor(ours.as_fd()).unwrap().is_none());
     }
 
     #[test]

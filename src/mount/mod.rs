@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Signal, umask};
+use rustix::process::{Signal, set_parent_process_death_signal, umask};
 
 use self::daemon::Launch;
 use self::request::MountRequest;
@@ -66,13 +66,6 @@ pub fn run_with(request: &MountRequest, witness: &mut impl Witness) -> Result<()
         return remount::remount(&resolve(&request.mountpoint)?, &request.options.vfs);
     }
     let mountpoint = resolve(&request.mountpoint)?;
-    process::bound_free_memory();
-    if let Err(error) = process::raise_descriptor_limit() {
-        log::warn!("the limit of open descriptors stays as it is: {error}");
-    }
-    if let Err(error) = process::lift_file_size_limit() {
-        log::warn!("the limit of file sizes stays as it is: {error}");
-    }
     if request.foreground {
         serve_witnessed(request, &mountpoint, &mut Launch::foreground(), witness)
     } else {
@@ -96,8 +89,20 @@ fn serve_witnessed(
 
 /// Serves the mount from its beginning to its end, in the process that stays.
 fn serve(request: &MountRequest, mountpoint: &Path, launch: &mut Launch) -> Result<(), MountError> {
+    if request.ends_with_caller && !request.foreground {
+        // One that has ended already is found out when it is told that the mount is there.
+        let ends = set_parent_process_death_signal(Some(Signal::TERM));
+        ends.map_err(MountError::system("prctl"))?;
+    }
     // The kernel or the overlay applies the umask of each caller; ours must not.
     umask(Mode::empty());
+    process::bound_free_memory();
+    if let Err(error) = process::raise_descriptor_limit() {
+        log::warn!("the limit of open descriptors stays as it is: {error}");
+    }
+    if let Err(error) = process::lift_file_size_limit() {
+        log::warn!("the limit of file sizes stays as it is: {error}");
+    }
     // The buffer into which each thread reads messages is large, and most of it is never used.
     process::keep_large_memory_apart();
     let options = &request.options;

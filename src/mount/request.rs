@@ -20,6 +20,8 @@ pub struct MountRequest {
     pub type_name: &'static str,
     /// Serve the mount in this process instead of in the background.
     pub foreground: bool,
+    /// In the background: end when the process ends that asked for it.
+    pub ends_with_caller: bool,
     /// Log every request.
     pub debug: bool,
 }

@@ -4,7 +4,9 @@
 //! caller of a filesystem operation gets the error that the backing filesystem gave.
 
 pub mod backing;
+pub mod confinement;
 pub mod data;
+pub mod descriptor_passing;
 pub mod dir;
 pub mod fault;
 pub mod file_handle;
@@ -12,6 +14,7 @@ pub mod file_window;
 pub mod inode_flags;
 pub mod mapping;
 pub mod mount;
+pub mod mount_tree;
 pub mod mountinfo;
 pub mod name;
 pub mod object;

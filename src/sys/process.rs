@@ -133,6 +133,20 @@ impl Signals {
     }
 }
 
+/// Lets every signal through to this thread again, as a program expects that is executed now.
+///
+/// # Errors
+/// Those of pthread_sigmask(3).
+pub fn unblock_signals() -> Result<()> {
+    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set, which the other call only reads.
+    let code = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code)) }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
