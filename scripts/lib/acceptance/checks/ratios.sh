@@ -42,5 +42,5 @@ timed_diff_of_50000_files() {
         podman build -q --network=none -f two -t files2 .
     fi
     measured podman image diff files1 files2 >found
-    has "$(cat found)" '^A /files/2/2'
+    has "$(cat found)" '^D /files/2/2'
 }
