@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use rustix::process::{getegid, geteuid};
 use serde_json::json;
 
 use super::import::Import;
@@ -39,7 +40,8 @@ impl Store {
         Ok((loaded, imported))
     }
 
-    /// Makes an image of the directory `path`: owners, devices and attributes as they are. What is mounted in it stays out.
+    /// Makes an image of the directory `path`: owners, devices and attributes as they are, but that the caller's files
+    /// become root's. What is mounted in it stays out.
     pub fn import_directory(
         &self,
         path: &Path,
@@ -221,9 +223,14 @@ fn entry(path: EntryPath, kind: Kind, stat: &Stat, object: &Object) -> io::Resul
         path,
         kind,
         permissions: stat.permissions(),
-        uid: stat.uid,
-        gid: stat.gid,
+        uid: owner(stat.uid, geteuid().as_raw()),
+        gid: owner(stat.gid, getegid().as_raw()),
         mtime: stat.mtime,
         xattrs,
     })
+}
+
+/// The owner in the image: what an ordinary user has made is root's there, as if he had been the root of a namespace.
+fn owner(id: u32, own: u32) -> u32 {
+    if id == own { 0 } else { id }
 }

@@ -21,3 +21,4 @@ mod sharing;
 mod stage;
 mod story;
 mod unpack;
+mod walk;
