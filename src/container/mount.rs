@@ -67,7 +67,7 @@ impl Prepared {
     /// Finds or makes what is to be mounted.
     ///
     /// # Errors
-    /// Those of [`mount`] but for the mount itself.
+    /// Those of [`mount()`] but for the mount itself.
     pub fn new(store: Store, wanted: ImageMount) -> Result<Self, Error> {
         let ImageMount { image, changes, seal, request } = wanted;
         let name = match &changes {

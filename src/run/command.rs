@@ -74,7 +74,7 @@ pub struct Program {
     pub environment: Vec<(OsString, OsString)>,
     /// Where it is started.
     pub working_directory: OsString,
-    /// Who runs it, as [`super::user`] reads it.
+    /// Who runs it, as `user.rs` reads it.
     pub user: String,
 }
 

@@ -1,8 +1,8 @@
 //! Programs of an image in a container: namespaces, a root directory of its own, and nothing else. There is no network and
 //! no control group of its own.
 //!
-//! Four processes: the one that was called waits, passes signals on and looks after the terminal; [`keeper`] has the
-//! namespaces of users and mounts, and the daemon of the mount as a child; [`init`] is the first process of the container,
+//! Four processes: the one that was called waits, passes signals on and looks after the terminal; `keeper` has the
+//! namespaces of users and mounts, and the daemon of the mount as a child; `init` is the first process of the container,
 //! and the program the second. Each is gone when the one before it is.
 
 mod capabilities;

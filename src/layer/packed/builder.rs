@@ -4,7 +4,7 @@
 //! of its name, which it does not concern (OCI image specification, "Whiteouts": they apply to lower layers only).
 
 //!
-//! What is known so far is in [`Pages`]: the memory that a layer takes does not depend on how much is in it.
+//! What is known so far is in `Pages`: the memory that a layer takes does not depend on how much is in it.
 
 use std::fmt;
 use std::io;
