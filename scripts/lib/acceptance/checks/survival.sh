@@ -36,7 +36,7 @@ check_kill_of_the_daemon() {
     local pid
     [ "$NAME" != kernel ] || return 0
     start c box
-    podman exec c sh -c 'echo kept > /kept; sync -f /kept 2>/dev/null; fsync /kept; rm /bin/yes'
+    podman exec c sh -c 'echo kept | dd of=/kept conv=fsync 2>/dev/null; rm /bin/yes'
     pid=$(daemon c)
     [ "$(wc -w <<<"$pid")" = 1 ]
     kill -9 "$pid"
