@@ -1,5 +1,7 @@
 //! One header block of 512 bytes.
 
+use std::ops::Range;
+
 use tar::Header;
 
 use super::{Refusal, Result};
@@ -46,6 +48,21 @@ impl Flag {
 /// Whether a block is the end mark, of which there are two.
 pub(super) fn is_zero(block: &[u8; BLOCK]) -> bool {
     block.iter().all(|byte| *byte == 0)
+}
+
+/// Where the fields with numbers are: mode, owners, size and time, and the two of a device.
+const NUMBERS: [Range<usize>; 7] =
+    [100..108, 108..116, 116..124, 124..136, 136..148, 329..337, 337..345];
+
+/// Makes numbers that are not written zero: what has nothing to say about a field leaves it empty, and the other readers
+/// take that.
+pub(super) fn fill_empty_numbers(header: &mut Header) {
+    for field in NUMBERS {
+        let field = &mut header.as_mut_bytes()[field];
+        if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+            field.fill(b'0');
+        }
+    }
 }
 
 /// Checks a header block and finds its type.

@@ -53,13 +53,14 @@ impl<R: Read> Reader<R> {
         self.padding = 0;
         let mut extended = Extended::default();
         loop {
-            let Some(header) = self.header()? else {
+            let Some(mut header) = self.header()? else {
                 if extended.length > 0 {
                     return Err(Refusal::new("the archive ends behind an extended header"));
                 }
                 return Ok(None);
             };
             let flag = header::check(&header)?;
+            header::fill_empty_numbers(&mut header);
             if !self.extend(&mut extended, &header, flag)? {
                 let name = extended.name(&header);
                 return self.entry(&header, flag, extended).map(Some).map_err(|r| r.of(&name));

@@ -390,6 +390,19 @@ mod headers {
         );
     }
 
+    /// podman, skopeo and umoci read them so.
+    #[test]
+    fn numbers_that_are_not_written_are_zero() {
+        for empty in [0, b' '] {
+            let mut header = Fields { mode: 0, ..Fields::new(b'0', "f") }.header();
+            header.as_mut_bytes()[100..148].fill(empty);
+            header.as_mut_bytes()[329..345].fill(empty);
+            header.set_cksum();
+            let tar = Tar::new().header(&header).file("g", "1");
+            assert_eq!(TestStore::new().holds(&tar.end()), "f f \nf g 1\n");
+        }
+    }
+
     #[test]
     fn numbers_that_cannot_be_are_refused() {
         let last = u64::from(u32::MAX);
