@@ -164,9 +164,14 @@ impl Prepared {
         let (request, options) = (&mut self.request.source, &mut self.request.options);
         *request = Some(record.image.clone().into());
         if record.layers.is_empty() {
-            let line =
-                format!("image {}: it has no layers, so there is nothing to mount", record.image);
-            return Err(store::Error::failure(line));
+            if seal.is_some() {
+                let line = format!("image {}: it has no layers that could be sealed", record.image);
+                return Err(store::Error::failure(line));
+            }
+            // In the record of the mount, it is kept from `store gc` as long as that lives.
+            let empty = store.empty_layer()?;
+            self.tenant.record.layers.push(empty);
+            options.lower.push(store.layer_path(&empty).join("index"));
         }
         for layer in record.layers.iter().rev() {
             if !store.has_layer(layer) {

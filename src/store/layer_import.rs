@@ -89,6 +89,19 @@ impl Store {
         Ok(imported)
     }
 
+    /// The layer with nothing in it: it is what an image without layers shows. Stored if it is not yet.
+    ///
+    /// # Errors
+    /// If the store cannot be written to.
+    pub fn empty_layer(&self) -> Result<DiffId> {
+        const END_MARK: [u8; 1024] = [0; 1024];
+        let layer = DiffId(Digest::of(&END_MARK));
+        if !self.has_layer(&layer) {
+            self.import_layer("empty", END_MARK.as_slice(), Limits::default())?;
+        }
+        Ok(layer)
+    }
+
     /// What is known of a stored layer.
     pub fn layer_meta(&self, layer: &DiffId) -> Result<LayerMeta> {
         let path = self.layer_path(layer).join("meta.json");

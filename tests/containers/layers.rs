@@ -1,6 +1,7 @@
 //! Images of many layers.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::needs_root;
 use crate::stage::{Stage, text};
@@ -32,6 +33,36 @@ fn mounted(count: usize) {
     stage.mount("--name web m");
     assert_eq!(names(&point), ["f0", "last"]);
     stage.program.says("umount web");
+}
+
+/// `FROM scratch`: what is made in it is its first layer.
+#[test]
+fn an_image_without_layers_is_an_empty_tree() {
+    needs_root!();
+    let stage = Stage::empty();
+    stage.load("scratch", &TestImage { layers: Vec::new() });
+    let point = stage.point("m");
+    stage.mount("-r scratch m");
+    assert_eq!(names(&point), [""; 0]);
+    assert_eq!(fs::metadata(&point).unwrap().permissions().mode() & 0o7777, 0o755);
+    stage.program.says("umount m");
+    stage.program.says("store gc");
+    stage.mount("--name web scratch m");
+    stage.program.says("store gc");
+    fs::write(point.join("first"), "1").unwrap();
+    stage.program.says("umount web");
+    assert_eq!(stage.program.says("diff web"), "A /first\n");
+    stage.program.says("commit web app");
+    stage.mount("-r app m");
+    assert_eq!(text(point.join("first")), "1");
+    stage.program.says("umount m");
+    stage.program.says("store gc");
+    stage.program.says("store verify --full");
+    let seal = stage.program.says("image seal scratch");
+    let seal = seal.trim_end();
+    let (status, line) = stage.program.fails(&format!("mount --require-seal {seal} scratch m"));
+    assert_eq!(status, 1);
+    assert!(line.contains("image scratch:latest: it has no layers that could be sealed"), "{line}");
 }
 
 #[test]
