@@ -46,13 +46,15 @@ impl FromStr for Reference {
 
 fn is_repository(text: &str) -> bool {
     let mut parts = text.split('/').enumerate();
-    text.len() <= LONGEST_REPOSITORY && parts.all(|(at, part)| is_part(part, at == 0))
+    let has_registry = text.contains('/');
+    text.len() <= LONGEST_REPOSITORY
+        && parts.all(|(at, part)| is_part(part, at == 0 && has_registry))
 }
 
-/// A component; the first may be a registry, with a port.
-fn is_part(part: &str, first: bool) -> bool {
+/// A component. That of a registry may have capitals and a port.
+fn is_part(part: &str, may_be_registry: bool) -> bool {
     let (name, port) = match part.split_once(':') {
-        Some((name, port)) if first => (name, port),
+        Some((name, port)) if may_be_registry => (name, port),
         Some(_) => return false,
         None => (part, "0"),
     };
@@ -60,7 +62,7 @@ fn is_part(part: &str, first: bool) -> bool {
     let bytes = name.as_bytes();
     let allowed = |byte: &u8| match byte {
         b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => true,
-        b'A'..=b'Z' => first,
+        b'A'..=b'Z' => may_be_registry,
         _ => false,
     };
     bytes.iter().all(allowed)
@@ -95,6 +97,7 @@ mod tests {
             ("docker.io/library/busybox:1.36", "busybox:1.36"),
             ("docker.io/grafana/grafana", "grafana/grafana:latest"),
             ("localhost:5000/a/b:v1", "localhost:5000/a/b:v1"),
+            ("Registry.example/a:V1", "Registry.example/a:V1"),
             ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
             ("quay.io/coreos/flannel:v0.14.0", "quay.io/coreos/flannel:v0.14.0"),
         ] {
@@ -117,6 +120,8 @@ mod tests {
             "a b",
             "a\nb",
             "a/B",
+            "B",
+            "B:a",
             "-a",
             "a-",
             "a:.b",
