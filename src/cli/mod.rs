@@ -99,7 +99,10 @@ enum Subcommands {
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let called_as = CalledAs::from_argv0(args.next().as_deref());
-    let args: Vec<OsString> = args.collect();
+    let mut args: Vec<OsString> = args.collect();
+    if called_as == CalledAs::Plyfs {
+        put_store_behind_command(&mut args);
+    }
     let statuses = match args.first().map(OsString::as_os_str) {
         Some(first) if called_as == CalledAs::Plyfs && first == OsStr::new("check") => {
             Statuses::FSCK
@@ -108,6 +111,18 @@ pub fn main() -> ExitCode {
         _ => Statuses::USUAL,
     };
     run(called_as, args).unwrap_or_else(|error| error.report(statuses))
+}
+
+/// `--store` may also stand before the command.
+fn put_store_behind_command(args: &mut [OsString]) {
+    let words = match args.first().map(|word| word.as_encoded_bytes()) {
+        Some(b"--store") => 2,
+        Some(word) if word.starts_with(b"--store=") => 1,
+        _ => return,
+    };
+    if args.get(words).is_some_and(|word| Cli::command().find_subcommand(word).is_some()) {
+        args[..=words].rotate_right(1);
+    }
 }
 
 fn run(

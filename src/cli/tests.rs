@@ -56,6 +56,22 @@ fn options_stand_before_between_or_after_the_paths() {
 }
 
 #[test]
+fn the_store_may_stand_before_the_command() {
+    for (before, after) in [
+        ("--store /s image ls", "image --store /s ls"),
+        ("--store=/s ps -a", "ps --store=/s -a"),
+        ("--store /s run app ls", "run --store /s app ls"),
+        // No command: an image is mounted.
+        ("--store /s app /mnt", "--store /s app /mnt"),
+        ("--store", "--store"),
+    ] {
+        let mut args: Vec<OsString> = before.split(' ').map(OsString::from).collect();
+        put_store_behind_command(&mut args);
+        assert_eq!(args, after.split(' ').collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn a_single_path_is_the_mountpoint() {
     let request = request(&["plyfs", "-o", "lowerdir=a", "/mnt"]).unwrap();
     assert_eq!((request.source, request.mountpoint.as_path()), (None, Path::new("/mnt")));

@@ -51,6 +51,7 @@ pub use error::{Error, Kind, Result};
 
 use objects::Objects;
 
+use crate::sys::Errno;
 use crate::sys::fault::point;
 
 /// An open store.
@@ -144,10 +145,16 @@ impl Store {
     }
 }
 
-/// Opens a file to lock, and waits for the lock.
+/// Opens a file to lock, and waits for the lock. Where nothing can be written the store can still be read.
 fn locked(path: &Path, operation: FlockOperation) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock = rustix::fs::open(path, flags, Mode::from(0o600))?;
+    let open = |flags| {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::open(path, flags, Mode::from(0o600))
+    };
+    let lock = match open(OFlags::RDWR | OFlags::CREATE) {
+        Err(Errno::ROFS) => open(OFlags::RDONLY)?,
+        lock => lock?,
+    };
     rustix::fs::flock(&lock, operation)?;
     Ok(lock)
 }

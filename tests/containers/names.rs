@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use serde_json::Value;
 
 use crate::stage::{Stage, image, text};
@@ -229,4 +230,22 @@ fn a_container_of_an_ordinary_user_goes_with_directories_that_are_closed_to_him(
             assert_eq!(names(stage.program.store().join(folder)), [""; 0], "{folder}");
         }
     });
+}
+
+#[test]
+fn a_store_that_cannot_be_written_to_can_be_read() {
+    needs_root!();
+    let stage = Stage::new();
+    let point = stage.point("ro");
+    mount_bind(stage.program.store(), &point).unwrap();
+    mount_remount(&point, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+    let before = |words: &str| stage.program.says(&format!("--store ro {words}"));
+    assert_eq!(before("images -q"), stage.program.says("images -q"));
+    let save = |words: &str| stage.program.run(words).stdout;
+    assert_eq!(save("--store=ro image save app"), save("image save app"));
+    assert!(before("store verify --full").ends_with("no problems\n"));
+    let (status, line) = stage.program.fails("image tag --store ro app other");
+    assert_eq!(status, 1);
+    assert!(line.contains("store ro: cannot write to tmp: Read-only file system"), "{line}");
+    unmount(&point, UnmountFlags::empty()).unwrap();
 }
