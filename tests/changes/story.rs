@@ -129,21 +129,24 @@ pub struct Store {
 }
 
 impl Store {
+    /// Its files belong to whoever runs this.
     pub fn new() -> Self {
-        let store = Self { scratch: Scratch::new() };
-        tree::make(&store.scratch.dir("base"), BASE);
-        store.says("image import base base:1");
-        store
+        Self::with_owners(&["--numeric-owner"])
     }
 
-    /// The same, with root as the owner of everything, whoever runs this.
+    /// Its files are root's, whoever runs this.
     pub fn of_root() -> Self {
+        Self::with_owners(&["--owner=0", "--group=0"])
+    }
+
+    fn with_owners(owners: &[&str]) -> Self {
         let store = Self { scratch: Scratch::new() };
         let base = store.scratch.dir("base");
         tree::make(&base, BASE);
-        let words = "--create --format=posix --owner=0 --group=0 --xattrs --xattrs-include=*";
-        let mut words: Vec<&OsStr> = words.split(' ').map(OsStr::new).collect();
         let archive = store.path("base.tar");
+        let mut words = vec!["--create", "--format=posix", "--xattrs", "--xattrs-include=*"];
+        words.extend(owners);
+        let mut words: Vec<&OsStr> = words.into_iter().map(OsStr::new).collect();
         words.extend(["--file".as_ref(), archive.as_os_str(), "-C".as_ref(), base.as_os_str()]);
         run("tar", words.into_iter().chain(["."].map(OsStr::new)));
         store.says("image import base.tar base:1");
