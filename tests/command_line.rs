@@ -46,6 +46,8 @@ fn wrong_arguments_are_one_line() {
             &["-o"],
             "a value is required for '-o <OPTIONS>' but none was supplied; try `plyfs --help`",
         ),
+        (&["image"], "a command is missing; try `plyfs --help`"),
+        (&["store"], "a command is missing; try `plyfs --help`"),
         (&["umount"], "missing <MOUNTPOINT|NAME>; try `plyfs --help`"),
         (&["umount", "a", "b"], "unexpected argument 'b' found; try `plyfs --help`"),
         (&["umount", "-f", "a"], "unexpected argument '-f' found; try `plyfs --help`"),

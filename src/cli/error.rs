@@ -123,6 +123,9 @@ impl From<clap::Error> for CliError {
             ErrorKind::MissingRequiredArgument => {
                 format!("missing {}", context(ContextKind::InvalidArg).unwrap_or_default())
             }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+                "a command is missing".to_owned()
+            }
             // What clap takes for a command after arguments is one argument too many.
             ErrorKind::ArgumentConflict => {
                 let surplus = context(ContextKind::InvalidSubcommand)

@@ -82,7 +82,7 @@ pub struct RunArgs {
     rootfs: Option<PathBuf>,
 
     /// The image, and what to run instead of its command
-    #[arg(value_name = "IMAGE [CMD [ARG", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
 
