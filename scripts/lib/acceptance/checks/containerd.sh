@@ -98,9 +98,8 @@ check_containerd_runs_a_container() {
     is "inside" "1" "$(chroot bundle/rootfs /bin/sh -ec 'echo 1 > /1; rm /bin/yes; cat /1')"
     # The target of a snapshot is mounted again by containerd after the end of its program.
     kill -9 "$(pgrep -f -- "fuse-overlayfs .*$PWD/bundle/rootfs")"
-    has "$(refused cat bundle/rootfs/1)" 'endpoint is not connected'
+    has "$(refused cat bundle/rootfs/1)" 'endpoint is not connected|connection abort'
     released "$PWD/bundle/rootfs"
-    rm -r snapshots/3/work/*
     helped "$PWD/bundle/rootfs" "workdir=$PWD/snapshots/3/work" "upperdir=$PWD/snapshots/3/fs" "lowerdir=$PWD/snapshots/2/fs:$PWD/snapshots/1/fs"
     is "again" 1 "$(chroot bundle/rootfs /bin/sh -ec '[ ! -e /bin/yes ]; cat /1')"
     released "$PWD/bundle/rootfs"
