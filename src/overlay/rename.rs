@@ -333,7 +333,9 @@ impl Overlay {
         self.free_mark_name(upper, locked.to(), &to_dir, to.name)?;
         let leaving = spot(from_dir.as_fd(), from.name, locked.from().names.get(from.name));
         let arriving = spot(to_dir.as_fd(), to.name, locked.to().names.get(to.name));
-        let was_pinned = target.is_some_and(|target| target.state.lock().pinned.is_some());
+        // A directory that keeps its name after all is reached by that: it may be another one on disk by then.
+        let was_pinned = target
+            .is_some_and(|target| !target.kind.is_dir() && target.state.lock().pinned.is_some());
         let unpin = |_: &Errno| {
             target.inspect(|target| self.unpin_unless(was_pinned, target));
         };
@@ -389,7 +391,8 @@ impl Overlay {
             self.replace_by_bare_dir(upper, at, target, arriving, contents)?;
             fault::point("rename.target-cleared");
         }
-        self.pin(target, &Object::Own(self.upper_dir(target)?))
+        // Not what may have come into its place: as long as this one is open, no new file gets its number.
+        self.pin(target, &Object::Own(inside))
     }
 
     /// Replaces a directory that shows nothing by an opaque one that also holds nothing, and is the same in

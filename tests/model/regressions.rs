@@ -311,3 +311,12 @@ fn a_lower_file_called_like_a_mark_of_the_upper_layer_is_copied_up() {
     let ops = [Rename(t("d"), t("a"), Exchange), Write(At(t("d/.wh.b/f")), 0, one_byte(), false)];
     check_all(&[upper, lower], &ops);
 }
+
+#[test]
+fn an_open_directory_in_whose_place_another_was_moved_keeps_its_number() {
+    let upper = layer(vec![Whiteout(t("a/x"), Device), dir("b")]);
+    let mut ops = vec![Hold(t("a"), 0), Rename(t("b"), t("a"), Replace)];
+    // A filesystem gives numbers again that are free.
+    ops.extend(["c", "d", "e", "f", "g"].map(|name| Create(t(name), new(0o644))));
+    check_all(&[upper, layer(vec![file("a/x")])], &ops);
+}
