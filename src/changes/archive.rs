@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::held::{Data, Held};
-use super::walk::{Deletion, Sink, Union, walk};
+use super::walk::{Deletion, LONGEST_DELETED, Sink, Union, walk};
 use super::{Error, Kind, Layers, Result};
 use crate::archive::entry::{self, Device, Extent};
 use crate::archive::oci_whiteout::{self, Meaning};
@@ -50,12 +50,17 @@ impl<W: Write> Sink for Archive<W> {
         self.mark(&path.join(whiteout::OPAQUE_FILE))
     }
 
-    fn object(&mut self, path: &Path, object: &Held<'_>, _: Option<Kind>) -> Result<()> {
+    fn object(&mut self, path: &Path, object: &Held<'_>, change: Option<Kind>) -> Result<()> {
         refuse_mark(path)?;
         if object.attr.kind() == FileKind::Socket {
             // Nobody listens any more, and archives have no such type.
             log::warn!("/{}: a socket: left out", path.display());
-            return Ok(());
+            // What it has replaced does not come back for that. Where a mark has no room, the directory is opaque.
+            let has_mark = path.file_name().is_some_and(|name| name.len() <= LONGEST_DELETED);
+            return match change {
+                Some(Kind::Changed) if has_mark => self.deleted(path, Deletion::Single),
+                _ => Ok(()),
+            };
         }
         let own = entry_path(path)?;
         if !object.is_dir() && object.attr.nlink > 1 {

@@ -16,7 +16,7 @@ use crate::layer::mark::Mark;
 use crate::layer::stat_override::StatOverride;
 use crate::layer::{DirMarks, Name, Opaque, Redirect};
 use crate::overlay::{Config, Flow, Overlay};
-use crate::sys::{self, Errno, Object, open};
+use crate::sys::{self, Errno, FileKind, Object, open};
 
 /// What becomes of the changes. Paths are from the root of the layers, without a `/` before them; the root's is empty. A
 /// directory comes before what is in it, and what is deleted in it before what is there.
@@ -246,7 +246,7 @@ impl<'u, S: Sink> Walk<'u, S> {
             false => self.look(&object).map_err(at)?,
         };
         if let Some(was) = &was
-            && deletes_long_name(&found, was).map_err(at)?
+            && deletes_long_name(&found, &object, was).map_err(at)?
         {
             let entries = listed(&object).map_err(at)?;
             found = Found { opaque: true, moved: true, deleted: BTreeSet::new(), entries };
@@ -357,11 +357,21 @@ impl<'u, S: Sink> Walk<'u, S> {
     }
 }
 
-/// Whether a name is deleted that is too long for a mark in an archive. A directory that is opaque, and has all that is
-/// left of it, says the same.
-fn deletes_long_name(found: &Found, was: &Held<'_>) -> sys::Result<bool> {
+/// Whether a name is deleted that is too long for a mark in an archive, or is now that of a socket, which is in no
+/// archive. A directory that is opaque, and has all that is left of it, says the same.
+fn deletes_long_name(found: &Found, object: &Held<'_>, was: &Held<'_>) -> sys::Result<bool> {
+    if found.opaque {
+        return Ok(false);
+    }
     for name in found.deleted.iter().filter(|name| name.len() > LONGEST_DELETED) {
-        if !found.opaque && was.child(name)?.is_some() {
+        if was.child(name)?.is_some() {
+            return Ok(true);
+        }
+    }
+    let left = found.entries.iter().map(|entry| &entry.name);
+    for name in left.filter(|name| name.len() > LONGEST_DELETED) {
+        let is_socket = |now: Held<'_>| now.attr.kind() == FileKind::Socket;
+        if object.child(name)?.is_some_and(is_socket) && was.child(name)?.is_some() {
             return Ok(true);
         }
     }
@@ -369,7 +379,7 @@ fn deletes_long_name(found: &Found, was: &Held<'_>) -> sys::Result<bool> {
 }
 
 /// What is left of a name's 255 bytes behind `.wh.`.
-const LONGEST_DELETED: usize = 251;
+pub(super) const LONGEST_DELETED: usize = 251;
 
 /// Whether the marks of an object of an upper layer say that it was copied up from below.
 fn is_copied(object: &Object) -> sys::Result<bool> {

@@ -1,6 +1,7 @@
 //! `plyfs commit`: the new image is what was mounted.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 
 use crate::story::{CHANGES, Store, change, change_owners, listen, succeeded};
 use crate::support::posix::{run, set_xattr};
@@ -206,4 +207,32 @@ fn a_file_called_like_a_whiteout_is_refused() {
     let why = "in a layer such a name means a deletion; rename it, or remove it";
     assert_eq!(line, format!("plyfs: commit: /etc/.wh.passwd: {why}\n"));
     assert_eq!(store.says("store info"), before);
+}
+
+#[test]
+fn what_a_socket_has_replaced_is_not_in_the_image() {
+    not_with!("packed");
+    needs_root!();
+    let store = Store::new();
+    // For a deletion of a name of this length there is no mark.
+    let long = format!("other/{}", "n".repeat(255));
+    fs::write(store.path("base").join(&long), "x").unwrap();
+    store.says("image import base base:1");
+    let mut union = store.union("base:1").mount();
+    drop(listen(&union.path("")));
+    fs::rename(union.path("socket"), union.path(&long)).unwrap();
+    fs::remove_file(union.path("etc/passwd")).unwrap();
+    UnixListener::bind(union.path("etc/passwd")).unwrap();
+    fs::remove_dir_all(union.path("old")).unwrap();
+    UnixListener::bind(union.path("old")).unwrap();
+    union.unmount();
+    store.take_layer(&union, "upper");
+    store.says("commit --upper upper/upper --image base:1 new:1");
+    let image = store.snapshot("new:1");
+    for gone in ["etc/passwd", "old", "old/one", &long] {
+        assert_eq!(image.field(gone, Field::Kind), None, "{gone}");
+    }
+    for left in ["etc/hard", "other/untouched"] {
+        assert!(image.field(left, Field::Kind).is_some(), "{left}");
+    }
 }

@@ -18,6 +18,7 @@ mod support;
 mod answer;
 #[path = "../cases/mod.rs"]
 mod cases;
+mod committed;
 mod comparison;
 mod identity;
 mod oracles;
@@ -54,4 +55,21 @@ fn a_union_that_refuses_to_rename_lower_directories() {
 fn a_union_in_a_user_namespace() {
     not_with!("xattr_permissions");
     isolated!(UserNamespace, random_cases(Setup::UserNamespace, 50));
+}
+
+fn committed_cases(setup: Setup, default_cases: u64) {
+    let run = |case: &cases::case::Case| setup.run_committed(case);
+    cases::random::random_cases(setup, setup.profile(), default_cases, run);
+}
+
+#[test]
+fn a_committed_layer() {
+    not_with!("packed", "writeback=1", "xattr_permissions");
+    isolated!(Root, committed_cases(Setup::Default, 25));
+}
+
+#[test]
+fn a_committed_layer_with_redirects() {
+    not_with!("packed", "writeback=1", "xattr_permissions");
+    isolated!(Root, committed_cases(Setup::Redirects, 25));
 }

@@ -45,6 +45,11 @@ impl Stack {
         stack
     }
 
+    /// The lower layers, top first.
+    pub fn lowers(&self) -> &[PathBuf] {
+        &self.lowers
+    }
+
     fn next(&self) -> PathBuf {
         self.scratch.path().join(format!("layer{}", self.lowers.len()))
     }
@@ -121,6 +126,29 @@ impl Mounted {
         if mark.exists() {
             fs::remove_dir_all(mark).unwrap();
         }
+    }
+
+    /// Looks at it once more, and unmounts it for good.
+    pub fn unmounted<T>(&mut self, look: impl FnOnce(&Path) -> T) -> T {
+        self.program = None;
+        let seen = look(&self.path());
+        self.union.unmount();
+        seen
+    }
+
+    /// The upper layer.
+    pub fn upper(&self) -> PathBuf {
+        self.union.upper("")
+    }
+
+    /// Its workdir.
+    pub fn work(&self) -> PathBuf {
+        self.union.work("")
+    }
+
+    /// A folder that goes with it.
+    pub fn scratch(&self) -> &Path {
+        self.union.scratch()
     }
 
     /// What plyfs wrote so far.

@@ -101,8 +101,8 @@ impl Snapshot {
     }
 
     /// The same without `path` and what is below it.
-    pub fn without_path(mut self, path: &str) -> Self {
-        self.entries.retain(|at, _| !at.starts_with(path));
+    pub fn without_path(mut self, path: impl AsRef<Path>) -> Self {
+        self.entries.retain(|at, _| !at.starts_with(path.as_ref()));
         self
     }
 
@@ -119,8 +119,8 @@ impl Snapshot {
     }
 
     /// One field of one entry.
-    pub fn field(&self, path: &str, field: Field) -> Option<&str> {
-        self.entries.get(Path::new(path))?.fields.get(&field).map(String::as_str)
+    pub fn field(&self, path: impl AsRef<Path>, field: Field) -> Option<&str> {
+        self.entries.get(path.as_ref())?.fields.get(&field).map(String::as_str)
     }
 
     /// Everything about one entry, in one line.
