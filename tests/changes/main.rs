@@ -8,6 +8,7 @@ mod support;
 mod commit;
 mod configuration;
 mod containers;
+mod crash;
 mod list;
 mod peers;
 mod story;
