@@ -7,7 +7,7 @@ use super::config::{self, Config};
 use super::manifest::{self, Manifest};
 use super::reference::Reference;
 use super::tags::Tagged;
-use super::{ChainId, DiffId, Digest, Error, Result, Store};
+use super::{ChainId, DiffId, Digest, Error, Kind, Result, Store};
 use crate::archive::Shown;
 
 /// An image.
@@ -43,18 +43,27 @@ impl Image {
 }
 
 impl Store {
-    /// All images, each with all its tags, in the order in which they came.
+    /// All images, each with all its tags, in the order in which they came. Damaged ones are left out, with a warning: they
+    /// must not keep anybody from the others.
     pub fn images(&self) -> Result<Vec<Image>> {
         let mut images: Vec<Image> = Vec::new();
-        let mut known = BTreeMap::new();
+        let mut known: BTreeMap<Digest, Option<usize>> = BTreeMap::new();
         for tagged in self.tagged()? {
             if let Some(at) = known.get(&tagged.manifest) {
-                let image: &mut Image = &mut images[*at];
-                image.tags.extend(tagged.name);
+                if let Some(at) = *at {
+                    images[at].tags.extend(tagged.name);
+                }
                 continue;
             }
-            known.insert(tagged.manifest, images.len());
-            images.push(self.image_of(&tagged)?);
+            let image = match self.image_of(&tagged) {
+                Err(error) if error.kind() == Kind::Damaged => {
+                    log::warn!("{error}; see `plyfs store verify`");
+                    None
+                }
+                image => Some(image?),
+            };
+            known.insert(tagged.manifest, image.is_some().then_some(images.len()));
+            images.extend(image);
         }
         Ok(images)
     }
@@ -97,17 +106,17 @@ impl Store {
         if let Some((_, digest)) = text.split_once('@') {
             return self.find_image(&digest.parse::<Digest>()?.to_string());
         }
-        let images = self.images()?;
         let none = || {
             let shown = Shown(text.as_bytes());
             Error::not_found(format!("no image `{shown}` in {}", self.root().display()))
         };
         let name = text.parse::<Reference>().map(|reference| reference.to_string());
-        let tagged = |image: &&Image| {
-            image.tags.iter().any(|tag| tag == text || name.as_ref().is_ok_and(|name| tag == name))
-        };
-        if let Some(image) = images.iter().find(tagged) {
-            return Ok(image.clone());
+        let all = self.tagged()?;
+        let is_it = |tag: &String| tag == text || name.as_ref().is_ok_and(|name| tag == name);
+        if let Some(tagged) = all.iter().find(|tagged| tagged.name.as_ref().is_some_and(is_it)) {
+            let same = all.iter().filter(|other| other.manifest == tagged.manifest);
+            let tags = same.filter_map(|other| other.name.clone()).collect();
+            return Ok(Image { tags, ..self.image_of(tagged)? });
         }
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -115,6 +124,7 @@ impl Store {
             return Err(none());
         }
         let begins = |digest: &Digest| digest.hex().starts_with(digits);
+        let images = self.images()?;
         let mut found = images.iter().filter(|image| begins(&image.id()) || begins(&image.digest));
         let first = found.next().ok_or_else(none)?;
         if found.any(|other| other.id() != first.id()) {

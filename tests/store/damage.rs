@@ -50,6 +50,31 @@ fn found_and_repaired(program: &Program, depth: &str, what: &str) {
     program.says("image save app -o saved.tar");
 }
 
+/// An image that cannot be read keeps nobody from the others, and its name can be taken away.
+#[test]
+fn a_damaged_image_stands_alone() {
+    let program = loaded();
+    let inspected = program.says("image inspect app");
+    let id = inspected.split("\"Id\": \"sha256:").nth(1).unwrap()[..64].to_owned();
+    fs::create_dir(program.path("other")).unwrap();
+    fs::write(program.path("other/file"), "content").unwrap();
+    program.says("image import -q other other:1");
+    fs::remove_file(program.store().join("blobs/sha256").join(&id)).unwrap();
+    let listed = program.run("image ls");
+    assert!(listed.status.success());
+    let (rows, warning) = (String::from_utf8(listed.stdout), String::from_utf8(listed.stderr));
+    assert!(rows.unwrap().lines().nth(1).unwrap().starts_with("other"));
+    assert!(warning.unwrap().contains("see `plyfs store verify`"));
+    program.says("image inspect other:1");
+    let (status, line) = program.fails("image inspect app");
+    assert_eq!(status, 4, "{line}");
+    assert!(line.contains(&id), "{line}");
+    assert_eq!(program.fails("store gc").0, 4);
+    assert_eq!(program.says("image rm app"), "Untagged: app:latest\n");
+    program.says("store gc");
+    assert!(program.says("store verify --full").ends_with("no problems\n"));
+}
+
 #[test]
 fn objects_are_made_again_from_blobs() {
     let program = loaded();

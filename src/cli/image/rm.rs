@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 
 use crate::cli::error::{CliError, one_line};
-use crate::store::{Error, Store};
+use crate::store::{Error, Kind, Store};
 
 /// Take names from images
 ///
@@ -28,11 +28,19 @@ impl RmArgs {
     }
 
     fn remove(&self, store: &Store, text: &str) -> Result<(), CliError> {
-        let image = store.find_image(text)?;
         let name = text.parse::<crate::store::reference::Reference>();
         let name = name.map_or_else(|_| text.to_owned(), |name| name.to_string());
-        let by_name = image.tags.iter().find(|tag| **tag == name || *tag == text);
         let mut out = io::stdout().lock();
+        let image = match store.find_image(text) {
+            // Found by its name, since damaged ones have no other.
+            Err(error) if error.kind() == Kind::Damaged => {
+                store.untag(text)?;
+                store.untag(&name)?;
+                return Ok(writeln!(out, "Untagged: {}", one_line(&name))?);
+            }
+            image => image?,
+        };
+        let by_name = image.tags.iter().find(|tag| **tag == name || *tag == text);
         if let Some(tag) = by_name {
             let gone = store.untag(tag)?;
             writeln!(out, "Untagged: {}", one_line(tag))?;
