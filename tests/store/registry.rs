@@ -180,8 +180,10 @@ fn other_programs_pull_what_we_push() {
         other.says(&format!("image load -q {}", text(&program.path("copy"))));
         assert_eq!(ids(&other, "app:1"), ids(program, &name));
     }
-    let (root, run) = (program.path("podman"), program.path("podman-run"));
-    let places = ["--root", text(&root), "--runroot", text(&run), "--storage-driver", "vfs"];
+    // podman refuses one with a path of more than 50 characters.
+    let run = tempfile::tempdir().unwrap();
+    let root = program.path("podman");
+    let places = ["--root", text(&root), "--runroot", text(run.path()), "--storage-driver", "vfs"];
     let pull = ["pull", "-q", "--tls-verify=false", &name];
     let Some(id) = peer(program, &[&["podman"], &places[..], &pull].concat()) else { return };
     assert_eq!(format!("sha256:{}", id.trim()), image.id());
