@@ -300,9 +300,11 @@ impl<'i, 's> NewLayer<'i, 's> {
             }
             Kind::Fifo => (FileKind::Fifo, Body::Nothing),
         };
+        // A link always has all of them, whatever its archive says.
+        let permissions = if kind == FileKind::Symlink { 0o777 } else { entry.permissions };
         let mut xattrs = entry.xattrs.iter().map(|xattr| (&*xattr.name, &*xattr.value));
         let object = Object {
-            mode: kind.mode_bits() | entry.permissions,
+            mode: kind.mode_bits() | permissions,
             uid: entry.uid,
             gid: entry.gid,
             mtime: entry.mtime,

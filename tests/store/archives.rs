@@ -302,6 +302,13 @@ mod doubles {
         holds(Tar::new().file("keep", "1").dir("keep").file("keep/y", "2"), "d keep\nf keep/y 2");
     }
 
+    /// Python's tarfile writes those of a file.
+    #[test]
+    fn links_have_all_permissions_whatever_is_written() {
+        let link = Fields { mode: 0o644, link: b"t".into(), ..Fields::new(b'2', "s") };
+        holds(Tar::new().entry(link, b""), "l s t");
+    }
+
     #[test]
     fn parents_that_are_missing_are_implied_until_they_come() {
         holds(Tar::new().file("a/b/c", "1").dir("a"), "d a\nd a/b implied\nf a/b/c 1");

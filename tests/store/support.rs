@@ -244,6 +244,7 @@ impl TestStore {
                     writeln!(text, "f {path} {}{links}", Shown(&data)).unwrap();
                 }
                 FileKind::Symlink => {
+                    assert_eq!(inode.mode, libc::S_IFLNK | 0o777, "{path}");
                     let target = index.link_target(&inode).unwrap().as_bytes();
                     let links = if inode.nlink > 1 {
                         format!(" nlink={}", inode.nlink)
