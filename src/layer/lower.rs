@@ -15,7 +15,7 @@ use super::descriptors::{Descriptors, Key};
 use super::index::Identity;
 use super::listing::Listing;
 use super::packed::PackedLayer;
-use super::stat_override::{self, StatOverride};
+use super::stat_override::{self, Keeper, StatOverride};
 use super::{DirMarks, LayerIndex, Name, Opaque};
 use crate::sys::data::Source;
 use crate::sys::stat::stat_fd;
@@ -41,6 +41,8 @@ pub struct DirLayer {
     pub filesystem: (u64, Option<[u8; 16]>),
     /// How its attributes are overridden, if they are.
     pub overriding: Option<StatOverride>,
+    /// Who keeps it for root, if somebody does.
+    pub keeper: Option<Keeper>,
     /// The path that the user gave, for messages.
     pub path: PathBuf,
 }
@@ -300,7 +302,7 @@ impl Lowers {
                     return Err(Errno::NOTDIR);
                 }
                 match layer.overriding {
-                    Some(form) => form.apply(&object, stat),
+                    Some(form) => form.apply(layer.keeper, &object, stat),
                     None => Ok(stat),
                 }
             }

@@ -61,13 +61,16 @@ impl StatOverride {
         Ok(None)
     }
 
-    /// `stat` of `object` with what is stored in its attribute instead of what the filesystem says.
+    /// `stat` of `object` with what is stored in its attribute instead of what the filesystem says; without an
+    /// attribute, what is the layer's `keeper`'s is root's.
     ///
     /// # Errors
     /// `EIO` when the attribute is there and cannot be understood.
-    pub fn apply(self, object: &Object, stat: Stat) -> Result<Stat> {
-        let Some(value) = object.xattr(self.name())? else { return Ok(stat) };
-        Ok(Overridden::parse(&value).ok_or(Errno::IO)?.over(stat))
+    pub fn apply(self, keeper: Option<Keeper>, object: &Object, stat: Stat) -> Result<Stat> {
+        match object.xattr(self.name())? {
+            Some(value) => Ok(Overridden::parse(&value).ok_or(Errno::IO)?.over(stat)),
+            None => Ok(keeper.map_or(stat, |keeper| keeper.as_root(stat))),
+        }
     }
 
     /// The same for a listing, in which one attribute that cannot be understood must not keep all others from
@@ -78,13 +81,41 @@ impl StatOverride {
         Ok(stored.map_or(stat, |stored| stored.over(stat)))
     }
 
-    /// Stores the attributes on `object`. A symbolic link cannot have a `user.` attribute: it shows as
-    /// whose it is.
+    /// Stores the attributes on `object`. A symbolic link cannot have a `user.` attribute: see [`Keeper`].
     pub fn store(self, object: &Object, stored: &Overridden) -> Result<()> {
         if stored.kind == Some(FileKind::Symlink) && self != Self::Security {
             return Ok(());
         }
         object.set_xattr(self.name(), stored.value().as_bytes(), XattrFlags::empty())
+    }
+}
+
+/// An ordinary user who keeps a layer for root: what he cannot give an attribute (symbolic links) is root's, as it is when
+/// the same layer is seen from his user namespace, in which he is root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    uid: u32,
+    gid: u32,
+}
+
+impl Keeper {
+    /// Who keeps the layer with this root directory. Nobody does where that directory's attribute says that it is whose it
+    /// is anyway: such a layer was begun by a user for himself, and his links stay his like his files.
+    pub fn find(root: &Object) -> Result<Option<Self>> {
+        let Some(form) = StatOverride::detect(root)? else { return Ok(None) };
+        let plain = root.stat()?;
+        let said = form.apply_if_valid(root, plain)?;
+        Ok((said.uid != plain.uid).then_some(Self { uid: plain.uid, gid: plain.gid }))
+    }
+
+    fn as_root(self, mut stat: Stat) -> Stat {
+        if stat.uid == self.uid {
+            stat.uid = 0;
+        }
+        if stat.gid == self.gid {
+            stat.gid = 0;
+        }
+        stat
     }
 }
 

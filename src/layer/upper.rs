@@ -14,7 +14,7 @@ use super::dir_marks::Namespaces;
 use super::features::Features;
 use super::index::Index;
 use super::inode_mark::InodeMarks;
-use super::stat_override::StatOverride;
+use super::stat_override::{Keeper, StatOverride};
 use super::undo::undo;
 use super::whiteout::{self, Form};
 use super::workdir::{self, Staged, Workdir, move_dir};
@@ -34,6 +34,8 @@ pub struct Upper {
     pub form: Form,
     /// How attributes are overridden, if they are.
     pub overriding: Option<StatOverride>,
+    /// Who keeps it for root, if somebody does.
+    pub keeper: Option<Keeper>,
     /// Whether nothing needs to survive a crash of the machine.
     pub volatile: bool,
     /// The hard links of lower files.
@@ -79,6 +81,7 @@ impl Upper {
         let index = Index::open(work_root, work.own().clone(), namespaces)?;
         let numbers = InodeMarks::open(work.own().clone(), namespaces)?;
         let overriding = StatOverride::detect(&Object::Own(root.clone()))?;
+        let keeper = Keeper::find(&Object::Own(root.clone()))?;
         Ok(Self {
             write_order: WriteOrder::of(root.as_fd())?,
             can_rename_with_whiteout: devices && features.rename_with_whiteout,
@@ -87,6 +90,7 @@ impl Upper {
             namespaces,
             form,
             overriding,
+            keeper,
             volatile,
             index,
             numbers,

@@ -117,8 +117,9 @@ impl Overlay {
 
     pub(super) fn upper_stat(&self, object: &Object) -> Result<Stat> {
         let stat = object.stat()?;
-        match self.writable()?.overriding {
-            Some(form) => form.apply(object, stat),
+        let upper = self.writable()?;
+        match upper.overriding {
+            Some(form) => form.apply(upper.keeper, object, stat),
             None => Ok(stat),
         }
     }
@@ -266,7 +267,7 @@ impl Overlay {
         let gid = stored(gid, &|gid| self.ids.stored_gid(gid))?;
         let object = self.upper_object(node)?;
         if let Some(form) = upper.overriding {
-            let old = form.apply(&object, object.stat()?)?;
+            let old = form.apply(upper.keeper, &object, object.stat()?)?;
             let kept =
                 if node.kind.is_dir() { old.permissions() } else { without_set_id(old.mode) };
             let mut stored = overridden(&old, kept);
@@ -288,7 +289,7 @@ impl Overlay {
         }
         let object = self.upper_object(node)?;
         if let Some(form) = upper.overriding {
-            let old = form.apply(&object, object.stat()?)?;
+            let old = form.apply(upper.keeper, &object, object.stat()?)?;
             return form.store(&object, &overridden(&old, mode));
         }
         owner_rights::set_permissions(&object, mode)

@@ -21,7 +21,7 @@ use super::{Caller, Ids, Overlay};
 use crate::layer::lower::{Covered, DirLayer, Layer};
 use crate::layer::packed::PackedLayer;
 use crate::layer::packed::layer::ObjectFolders;
-use crate::layer::stat_override::StatOverride;
+use crate::layer::stat_override::{Keeper, StatOverride};
 use crate::layer::upper::UpperParts;
 use crate::layer::volatile_mark::{self, VolatileMark};
 use crate::layer::windows::Windows;
@@ -245,6 +245,7 @@ fn open_lower(
     let root = Arc::new(private.unwrap_or(plain));
     let refused = |error| refusal("lowerdir", path, error);
     let overriding = StatOverride::detect(&Object::Own(root.clone())).map_err(refused)?;
+    let keeper = Keeper::find(&Object::Own(root.clone())).map_err(refused)?;
     let dev = stat_fd(root.as_fd()).map_err(refused)?.dev;
     let uuid = open::reopen_directory(root.as_fd())
         .and_then(|dir| file_handle::filesystem_uuid(dir.as_fd()))
@@ -255,6 +256,7 @@ fn open_lower(
         covered,
         filesystem: (dev, uuid),
         overriding,
+        keeper,
         path: path.to_owned(),
     }))
 }

@@ -59,6 +59,10 @@ fn commit_of_a_container() {
     change(&running.point);
     assert_eq!(store.says("diff web"), CHANGES);
     let before = running.snapshot();
+    // A link cannot say whose it is where attributes do for files.
+    for field in [Field::Uid, Field::Gid] {
+        assert_eq!(before.field("link", field), before.field("added/file", field), "{field:?}");
+    }
     let mounted = store.says("commit web new:1");
     running.unmount();
     assert_eq!(store.says("diff we"), CHANGES);

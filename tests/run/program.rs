@@ -129,6 +129,21 @@ fn ids_are_those_that_the_caller_has() {
 }
 
 #[test]
+fn links_are_roots_in_the_container_and_in_what_is_committed() {
+    needs_root!();
+    for caller in CALLERS {
+        let stage = Stage::new(caller);
+        let made = "ln -s a /lnk && mv /bin/tty /bin/moved && touch /f";
+        let owners = "stat -c %u:%g /lnk /bin/moved /f";
+        let script = format!("{made} && {owners}");
+        assert_eq!(stage.shell(&["-u", "0", "--name", "c"], &script), "0:0\n0:0\n0:0\n");
+        stage.says("commit", &["c", "new"]);
+        let words = ["--rm", "new", "sh", "-c", owners];
+        assert_eq!(stage.says("run", &words), "0:0\n0:0\n0:0\n", "{caller:?}");
+    }
+}
+
+#[test]
 fn a_container_stays_with_its_layer_unless_it_is_to_go() {
     needs_root!();
     for caller in CALLERS {
