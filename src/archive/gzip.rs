@@ -5,43 +5,32 @@ use std::io::{self, Write};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::pieces::Pieces;
+
 /// A gzip stream that is being written, at the fastest level.
 pub struct GzipWriter<W: Write> {
-    encoder: GzEncoder<W>,
-    /// What has not been handed on: fast levels end blocks where a piece ends, so that all pieces have one size.
-    piece: Vec<u8>,
+    pieces: Pieces<GzEncoder<W>>,
 }
-
-const PIECE: usize = 256 << 10;
 
 impl<W: Write> GzipWriter<W> {
     /// Begins a stream.
     pub fn new(out: W) -> Self {
-        let encoder = GzEncoder::new(out, Compression::fast());
-        Self { encoder, piece: Vec::with_capacity(PIECE) }
+        Self { pieces: Pieces::new(GzEncoder::new(out, Compression::fast())) }
     }
 
     /// Ends the stream, and gives back what it was written to.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.encoder.write_all(&self.piece)?;
-        self.encoder.finish()
+    pub fn finish(self) -> io::Result<W> {
+        self.pieces.finish()?.finish()
     }
 }
 
 impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = buffer.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&buffer[..count]);
-        if self.piece.len() == PIECE {
-            self.encoder.write_all(&self.piece)?;
-            self.piece.clear();
-        }
-        Ok(count)
+        self.pieces.write(buffer)
     }
 
-    /// Does nothing: what is not a whole piece has to wait.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.pieces.flush()
     }
 }
 

@@ -13,6 +13,7 @@ mod header;
 pub mod limits;
 pub mod oci_whiteout;
 mod pax;
+mod pieces;
 pub mod reader;
 mod sparse;
 pub mod writer;

@@ -4,44 +4,35 @@ use std::io::{self, Write};
 
 use zstd::stream::write::Encoder;
 
+use super::pieces::Pieces;
+
 /// A zstd stream that is being written.
 pub struct ZstdWriter<W: Write> {
-    encoder: Encoder<'static, W>,
-    /// What has not been handed on: all pieces have one size.
-    piece: Vec<u8>,
+    pieces: Pieces<Encoder<'static, W>>,
 }
 
-const PIECE: usize = 256 << 10;
 /// Smaller than the fastest gzip, and faster.
 const LEVEL: i32 = 3;
 
 impl<W: Write> ZstdWriter<W> {
     /// Begins a stream.
     pub fn new(out: W) -> io::Result<Self> {
-        Ok(Self { encoder: Encoder::new(out, LEVEL)?, piece: Vec::with_capacity(PIECE) })
+        Ok(Self { pieces: Pieces::new(Encoder::new(out, LEVEL)?) })
     }
 
     /// Ends the stream, and gives back what it was written to.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.encoder.write_all(&self.piece)?;
-        self.encoder.finish()
+    pub fn finish(self) -> io::Result<W> {
+        self.pieces.finish()?.finish()
     }
 }
 
 impl<W: Write> Write for ZstdWriter<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = buffer.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&buffer[..count]);
-        if self.piece.len() == PIECE {
-            self.encoder.write_all(&self.piece)?;
-            self.piece.clear();
-        }
-        Ok(count)
+        self.pieces.write(buffer)
     }
 
-    /// Does nothing: what is not a whole piece has to wait.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.pieces.flush()
     }
 }
 

@@ -8,7 +8,7 @@ use super::config::{self, Config, History};
 use super::image::Image;
 use super::instruction::{self, Instruction};
 use super::layer_import::{Imported, Keep};
-use super::manifest::{self, Descriptor, Manifest};
+use super::manifest::Descriptor;
 use super::reference::Reference;
 use super::{Digest, Error, Result, Store, timestamp};
 use crate::archive::{Compression, Limits};
@@ -70,28 +70,9 @@ impl Store {
         })?;
         let bytes = self.read_blob(&base.id(), config::LONGEST)?;
         let config = new_config(&bytes, edit, layer.as_ref())?;
-        let config_size = config.len() as u64;
-        let id = import.blob(&config)?;
         let old = base.manifest.layers.iter().map(Descriptor::as_oci);
         let new = layer.iter().map(|layer| Descriptor::layer(layer.compression, layer.blob));
-        let manifest = Manifest {
-            media_type: manifest::MANIFEST.to_owned(),
-            config: Descriptor {
-                media_type: manifest::CONFIG.to_owned(),
-                digest: id,
-                size: config_size,
-            },
-            layers: old.chain(new).collect(),
-        };
-        if manifest.layers.len() > manifest::MOST_LAYERS {
-            return Err(manifest::too_many());
-        }
-        let bytes = manifest.write();
-        let descriptor = Descriptor {
-            media_type: manifest.media_type,
-            digest: import.blob(&bytes)?,
-            size: bytes.len() as u64,
-        };
+        let (id, descriptor) = import.new_image(&config, old.chain(new).collect())?;
         import.publish()?;
         let names: Vec<Reference> = name.into_iter().cloned().collect();
         self.tag_all(&descriptor, &names)?;

@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::RenameFlags;
 
 use super::digest::Digesting;
+use super::manifest::{self, Descriptor, Manifest};
 use super::objects::NewObjects;
 use super::stage::Stage;
 use super::{Digest, Error, Result, Store};
@@ -79,6 +80,28 @@ impl Import<'_> {
             self.keep_blob(blob)
         };
         write().map(|(digest, _)| digest).map_err(|error| self.store.cannot_store(error))
+    }
+
+    /// Takes the configuration of an image and the manifest that is made for it, over these layers, lowest first. Gives the
+    /// image's id and what refers to the manifest.
+    pub(super) fn new_image(
+        &self,
+        config: &[u8],
+        layers: Vec<Descriptor>,
+    ) -> Result<(Digest, Descriptor)> {
+        if layers.len() > manifest::MOST_LAYERS {
+            return Err(manifest::too_many());
+        }
+        let id = self.blob(config)?;
+        let size = config.len() as u64;
+        let manifest = Manifest {
+            media_type: manifest::MANIFEST.to_owned(),
+            config: Descriptor { media_type: manifest::CONFIG.to_owned(), digest: id, size },
+            layers,
+        };
+        let bytes = manifest.write();
+        let (media_type, digest) = (manifest.media_type, self.blob(&bytes)?);
+        Ok((id, Descriptor { media_type, digest, size: bytes.len() as u64 }))
     }
 
     /// Stores everything.

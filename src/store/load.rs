@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::arriving::{Arriving, check_blob, diff_ids};
 use super::config;
 use super::import::Import;
-use super::manifest::{self, Descriptor, IndexEntry, Manifest, Platform};
+use super::manifest::{self, Descriptor, IndexEntry, Platform};
 use super::progress::{Progress, Status, Watched};
 use super::reference::Reference;
 use super::source::Source;
@@ -147,22 +147,10 @@ impl Load<'_> {
                 None => self.layer(diff_id, member, None)?,
             });
         }
-        let digest = self.import.blob(&bytes)?;
-        let size = bytes.len() as u64;
-        let manifest = Manifest {
-            media_type: manifest::MANIFEST.to_owned(),
-            config: Descriptor { media_type: manifest::CONFIG.to_owned(), digest, size },
-            layers,
-        };
+        let (id, descriptor) = self.import.new_image(&bytes, layers)?;
         let names = image.repo_tags.unwrap_or_default();
         let names = names.iter().map(|name| name.parse()).collect::<Result<_>>()?;
-        let bytes = manifest.write();
-        let descriptor = Descriptor {
-            media_type: manifest.media_type,
-            digest: self.import.blob(&bytes)?,
-            size: bytes.len() as u64,
-        };
-        Ok((Loaded { id: digest, manifest: descriptor.digest, names }, descriptor))
+        Ok((Loaded { id, manifest: descriptor.digest, names }, descriptor))
     }
 
     fn oci_image(&mut self, entry: IndexEntry) -> Result<(Loaded, Descriptor)> {

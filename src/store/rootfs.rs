@@ -16,8 +16,7 @@ use serde_json::json;
 use super::import::Import;
 use super::layer_import::{Imported, Keep};
 use super::load::Loaded;
-use super::manifest::Platform;
-use super::manifest::{self, Descriptor, Manifest};
+use super::manifest::{Descriptor, Platform};
 use super::progress::{Progress, Status, Watched};
 use super::reference::Reference;
 use super::{Error, Result, Store, timestamp};
@@ -86,23 +85,8 @@ impl Store {
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id.0.to_string()] },
             "history": [{ "created": created, "comment": comment }],
         });
-        let config = config.to_string();
-        let id = import.blob(config.as_bytes())?;
-        let manifest = Manifest {
-            media_type: manifest::MANIFEST.to_owned(),
-            config: Descriptor {
-                media_type: manifest::CONFIG.to_owned(),
-                digest: id,
-                size: config.len() as u64,
-            },
-            layers: vec![Descriptor::layer(layer.compression, layer.blob)],
-        };
-        let bytes = manifest.write();
-        let descriptor = Descriptor {
-            media_type: manifest.media_type,
-            digest: import.blob(&bytes)?,
-            size: bytes.len() as u64,
-        };
+        let layers = vec![Descriptor::layer(layer.compression, layer.blob)];
+        let (id, descriptor) = import.new_image(config.to_string().as_bytes(), layers)?;
         import.publish()?;
         let names: Vec<Reference> = name.into_iter().cloned().collect();
         self.tag_all(&descriptor, &names)?;
