@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{
     FallocateFlags, OFlags, Timespec, Timestamps, copy_file_range, fallocate, fchmod, fchown,
@@ -17,7 +17,7 @@ use rustix::process::{Gid, Signal, Uid};
 
 use crate::support::posix::{
     USER, append, as_user, chmod, create, errno, exists, get_xattr, lstat, mode, mtime, names,
-    open_file, open_rw, run, text,
+    open_file, open_rw, run, text, until,
 };
 use crate::support::{Builder, Union};
 use crate::{needs_root, not_with};
@@ -37,19 +37,6 @@ fn small(size: &str) -> Builder {
 /// Has the kernel send what it has of a file; the errors are not taken.
 fn start_writing(path: &Path) {
     run("xfs_io", ["-c", "sync_range -w 0 0", path.to_str().unwrap()]);
-}
-
-/// Does `action` until `done` says so.
-fn until<T>(mut action: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let result = action();
-        if done(&result) {
-            return result;
-        }
-        assert!(Instant::now() < deadline, "nothing has happened");
-        sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]

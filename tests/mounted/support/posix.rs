@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat, Timestamps, XattrFlags, chmodat,
@@ -187,6 +189,20 @@ pub fn append(path: impl AsRef<Path>, text: &str) {
     use std::io::Write;
     let mut file = File::options().append(true).open(&path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
+}
+
+/// Does `action` until `done` says so. What the kernel tells the daemon without waiting for it, such as that a file was
+/// closed, shows in this way only.
+pub fn until<T>(mut action: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let result = action();
+        if done(&result) {
+            return result;
+        }
+        assert!(Instant::now() < deadline, "nothing has happened");
+        sleep(Duration::from_millis(2));
+    }
 }
 
 /// Runs `action` as user `uid` and group `gid` with no privilege and no further groups.
