@@ -54,7 +54,7 @@ impl Adapter {
     ) -> Result<Vec<u8>> {
         match InodeFlagsCall::parse(command, input) {
             Some(InodeFlagsCall::Set(_) | InodeFlagsCall::SetExtended(_))
-                if !self.agreed.checks_flags =>
+                if !self.agreed().checks_flags =>
             {
                 Err(Errno::OPNOTSUPP)
             }

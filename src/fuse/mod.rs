@@ -5,6 +5,7 @@
 //! absence are cached by the kernel for as long as it likes, since every change goes through this mount.
 
 mod aliases;
+pub mod connection;
 mod convert;
 mod direct_io;
 mod ioctl;
@@ -51,19 +52,21 @@ const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const GENERATION: Generation = Generation(0);
 
-/// The union as a FUSE filesystem.
+/// The union as a FUSE filesystem. Copies are one and the same.
+#[derive(Clone)]
 pub struct Adapter {
     overlay: Arc<Overlay>,
     statistics: Arc<Statistics>,
     notifier: Arc<OnceLock<Notifier>>,
-    lost_writes: LostWrites,
+    lost_writes: Arc<LostWrites>,
     readers: Arc<Readers>,
     /// Whether files have labels of SELinux.
     labels: bool,
     policy: Policy,
-    agreed: Agreed,
+    /// There is something as soon as the kernel has been asked.
+    agreed: Arc<OnceLock<Agreed>>,
     /// If the kernel reads and writes regular files by itself.
-    passthrough: Option<Passthrough>,
+    passthrough: Option<Arc<Passthrough>>,
 }
 
 /// The time from when a message has been read until it has been answered.
@@ -93,13 +96,13 @@ impl Adapter {
         Self {
             overlay: Arc::new(overlay),
             statistics: Arc::new(Statistics::new()),
-            lost_writes: LostWrites::new(Arc::clone(&notifier)),
+            lost_writes: Arc::new(LostWrites::new(Arc::clone(&notifier))),
             notifier,
             readers,
             labels: labels::are_used(),
             policy,
-            agreed: Agreed::default(),
-            passthrough: policy.passthrough.then(Passthrough::default),
+            agreed: Arc::default(),
+            passthrough: policy.passthrough.then(Arc::default),
         }
     }
 
@@ -108,7 +111,7 @@ impl Adapter {
         self.notifier.clone()
     }
 
-    /// The threads to be started for this mount.
+    /// The threads that answer for this mount.
     pub fn readers(&self) -> Arc<Readers> {
         self.readers.clone()
     }
@@ -116,6 +119,10 @@ impl Adapter {
     /// Whether the kernel has been asked to read and write files by itself.
     pub fn uses_passthrough(&self) -> bool {
         self.passthrough.is_some()
+    }
+
+    fn agreed(&self) -> Agreed {
+        self.agreed.get().copied().unwrap_or_default()
     }
 
     /// The node behind an id of the kernel.
@@ -151,7 +158,11 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        self.agreed = negotiate::negotiate(&self.policy, self.overlay.is_stacked(), config)?;
+        // Asked again it is by ourselves, for one more session.
+        if self.agreed.get().is_none() {
+            let agreed = negotiate::negotiate(&self.policy, self.overlay.is_stacked(), config)?;
+            self.agreed.get_or_init(|| agreed);
+        }
         Ok(())
     }
 
@@ -316,7 +327,7 @@ impl Filesystem for Adapter {
         if let Some(files) = &self.passthrough {
             return self.reply_passthrough(files, caller(request), ino, flags.0, reply);
         }
-        if self.agreed.zero_open {
+        if self.agreed().zero_open {
             return reply.error(errno(Errno::NOSYS));
         }
         let prepared = match flags.acc_mode() {
@@ -331,7 +342,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let _served = self.begin(Message::Opendir);
-        match self.agreed.zero_opendir {
+        match self.agreed().zero_opendir {
             true => reply.error(errno(Errno::NOSYS)),
             false => reply.opened(FileHandle(0), FopenFlags::empty()),
         }

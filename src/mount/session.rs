@@ -3,10 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{Session, SessionACL};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,7 +17,7 @@ use super::error::MountError;
 use super::mounted::{Detached, Mounted};
 use super::options::Allow;
 use super::{REPORT_SIGNAL, abandoned};
-use crate::fuse::{Adapter, passthrough};
+use crate::fuse::{Adapter, Readers, connection, passthrough};
 use crate::sys::process::Signals;
 
 /// How long the users of a mount that a signal took away may finish what they do. Then the program
@@ -23,12 +25,17 @@ use crate::sys::process::Signals;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A session that answers the kernel.
-#[derive(Debug)]
 pub struct Running {
     mounted: Mounted,
-    thread: JoinHandle<io::Result<()>>,
-    /// Hangs up when the thread has ended, however it did.
+    crew: Arc<Crew>,
+    /// Hangs up when all threads have ended, however they did.
     ended: OwnedFd,
+}
+
+/// The threads that answer, each with a session of the library.
+struct Crew {
+    readers: Arc<Readers>,
+    threads: Mutex<Vec<JoinHandle<io::Result<()>>>>,
 }
 
 /// Does the INIT handshake over `device` and answers requests from then on.
@@ -42,7 +49,7 @@ pub fn start(
     allow: Option<Allow>,
 ) -> Result<Running, MountError> {
     match launch(filesystem, device, allow) {
-        Ok((thread, ended)) => Ok(Running { mounted, thread, ended }),
+        Ok((crew, ended)) => Ok(Running { mounted, crew, ended }),
         Err(error) => {
             take_away(&mounted);
             Err(MountError::session(mounted.path(), error))
@@ -54,29 +61,62 @@ fn launch(
     filesystem: Adapter,
     device: OwnedFd,
     allow: Option<Allow>,
-) -> io::Result<(JoinHandle<io::Result<()>>, OwnedFd)> {
+) -> io::Result<(Arc<Crew>, OwnedFd)> {
     let (ended, hold) = pipe_with(PipeFlags::CLOEXEC)?;
-    let mut config = Config::default();
-    let readers = filesystem.readers();
-    config.n_threads = Some(readers.count());
     // The kernel keeps out whom it has to, except that it knows nothing of `allow_root`.
     let acl = match allow {
         Some(Allow::Root) => SessionACL::RootAndOwner,
         Some(Allow::Other) | None => SessionACL::All,
     };
-    let notifier = filesystem.notifier();
-    let uses_passthrough = filesystem.uses_passthrough();
-    let session = Session::from_fd(filesystem, device, acl, config)?;
-    if uses_passthrough {
-        passthrough::probe(session.as_fd())?;
+    let first = connection::open(filesystem.clone(), device.try_clone()?, acl)?;
+    if filesystem.uses_passthrough() {
+        passthrough::probe(first.as_fd())?;
     }
-    notifier.get_or_init(|| session.notifier());
-    readers.watch()?;
-    let thread = thread::Builder::new().name("session".into()).spawn(move || {
-        let _hold = hold;
-        session.run()
-    })?;
-    Ok((thread, ended))
+    filesystem.notifier().get_or_init(|| first.notifier());
+    let crew = Arc::new(Crew { readers: filesystem.readers(), threads: Mutex::default() });
+    let hold = Arc::new(hold);
+    let (of_first, of_others) = (hold.clone(), Arc::downgrade(&hold));
+    let further = crew.clone();
+    let recruit = move || {
+        // Nobody is needed any more when all have ended.
+        let Some(hold) = Weak::upgrade(&of_others) else { return Ok(()) };
+        further.add(connection::join(filesystem.clone(), device.as_fd(), acl)?, hold)
+    };
+    crew.readers.start(|| crew.add(first, of_first), recruit)?;
+    Ok((crew, ended))
+}
+
+impl Crew {
+    /// Starts a thread, which keeps `hold` until it ends.
+    fn add(self: &Arc<Self>, session: Session<Adapter>, hold: Arc<OwnedFd>) -> io::Result<()> {
+        let readers = self.readers.clone();
+        let thread = thread::Builder::new().name("session".into()).spawn(move || {
+            let _hold = hold;
+            let outcome = session.run();
+            match &outcome {
+                Ok(()) => readers.end(),
+                Err(error) => {
+                    log::error!("a thread that answers requests has ended: {error}");
+                    readers.lost_one();
+                }
+            }
+            outcome
+        })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Waits until all have ended.
+    ///
+    /// # Errors
+    /// That of the first who ended with one.
+    fn join(&self) -> io::Result<()> {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let ended = threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_panic| Err(io::Error::other("its thread panicked")))
+        });
+        ended.fold(Ok(()), io::Result::and)
+    }
 }
 
 impl Running {
@@ -137,15 +177,12 @@ impl Running {
         Ok(retry_on_intr(|| poll(&mut fds, Some(&timeout)))? > 0)
     }
 
-    /// What the session's thread ended with. Only a session that broke may have left its mount.
+    /// What the session's threads ended with. Only a session that broke may have left its mount.
     fn finish(self) -> Result<(), MountError> {
-        let error = match self.thread.join() {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(_panic) => io::Error::other("its thread panicked"),
-        };
-        take_away(&self.mounted);
-        Err(MountError::Session(self.mounted.path().to_owned(), error))
+        self.crew.join().map_err(|error| {
+            take_away(&self.mounted);
+            MountError::Session(self.mounted.path().to_owned(), error)
+        })
     }
 }
 

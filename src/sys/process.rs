@@ -251,6 +251,15 @@ impl Inherited {
     }
 }
 
+/// Makes the descriptor `which` refer to what `target` refers to (dup3(2)), for whoever uses it by its number.
+///
+/// # Errors
+/// Those of dup3(2).
+pub fn redirect(which: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the number stays open, and its owner's, throughout: dup3 replaces at once what is behind it.
+    check(unsafe { libc::dup3(target.as_raw_fd(), which.as_raw_fd(), libc::O_CLOEXEC) }).map(|_| ())
+}
+
 fn crosses_exec(fd: RawFd) -> bool {
     // SAFETY: borrowed for one call that changes nothing; EBADF if it has been closed meanwhile.
     let flags = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) });

@@ -69,6 +69,32 @@ fn descriptors(union: &Union) -> usize {
     fs::read_dir(format!("/proc/{}/fd", union.live().pid().as_raw_nonzero())).unwrap().count()
 }
 
+/// Threads of the program that read messages.
+fn readers(union: &Union) -> usize {
+    let tasks = format!("/proc/{}/task", union.live().pid().as_raw_nonzero());
+    let names = fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path().join("comm"));
+    names
+        .filter(|name| fs::read_to_string(name).is_ok_and(|name| name.starts_with("fuser")))
+        .count()
+}
+
+#[test]
+fn no_more_threads_begin_than_are_needed() {
+    let usual = std::thread::available_parallelism().unwrap().get().clamp(2, 4);
+    for (option, expected) in [("", usual), ("max_threads=1", 1), ("max_threads=2", 2)] {
+        let union = Union::new().option(option).lower("f f text=lower").mount();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A thread has its name a moment after its start.
+        while readers(&union) < expected {
+            assert!(Instant::now() < deadline, "{option}: {}", readers(&union));
+        }
+        for _ in 0..3000 {
+            get_xattr(union.path("f"), "user.none").unwrap_err();
+        }
+        assert_eq!(readers(&union), expected, "{option}");
+    }
+}
+
 #[test]
 fn few_descriptors_are_enough_for_a_large_tree() {
     needs_root!();
