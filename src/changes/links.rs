@@ -2,8 +2,8 @@
 //!
 //! A lower file with several names is copied up once. A mount finds the copy under all of them by the index in the workdir;
 //! the upper layer has those that were looked up. How many there are stands in the marks of the copy (`layer::index`), and
-//! of what it is a copy: with that the others are found in the lower layers. That costs a walk through all of them, when
-//! such names are missing.
+//! of what it is a copy: with that the others are found in the lower layers. So they are where the upper layer has none, and
+//! the index alone has the copy (`unnamed`). That costs a walk through all of them, when such names are missing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::held::Held;
+use super::unnamed::Unnamed;
 use super::walk::{Below, Sink, Told, Union, Walk, names};
 use super::{Error, Kind, Result};
 use crate::layer::Name;
@@ -26,6 +27,15 @@ pub struct Links {
     /// What has several names and is lower in a directory that comes with all that is in it: perhaps a name of a copy,
     /// perhaps a file with names elsewhere.
     pub doubtful: BTreeMap<PathBuf, Attr>,
+}
+
+/// Where what is to be told of is found.
+#[derive(Clone)]
+enum Place {
+    /// At this path of the union.
+    At(PathBuf),
+    /// In the index, under this name.
+    Indexed(Name),
 }
 
 struct Copy {
@@ -55,13 +65,15 @@ impl Links {
     }
 
     /// The files of which there are more names, and what they are copies of.
-    fn incomplete(&self, union: &Union) -> Result<Vec<(CopyMarks, PathBuf)>> {
+    fn incomplete(&self, union: &Union) -> Result<Vec<(CopyMarks, Place)>> {
         let mut found = Vec::new();
         for copy in self.copies.values().filter(|copy| copy.seen < copy.names) {
             let marks = raw(union, &copy.path).and_then(|object| CopyMarks::read(&object));
             let marks = marks.map_err(|error| Error::at(&copy.path, error))?;
-            found.extend(marks.map(|marks| (marks, copy.path.clone())));
+            found.extend(marks.map(|marks| (marks, Place::At(copy.path.clone()))));
         }
+        let unnamed = union.unnamed.iter().flat_map(Unnamed::copies);
+        found.extend(unnamed.map(|(marks, name)| (marks.clone(), Place::Indexed(name.clone()))));
         Ok(found)
     }
 }
@@ -71,22 +83,28 @@ impl<'u, S: Sink> Walk<'u, S> {
     pub fn tell_other_names(&mut self) -> Result<()> {
         let copies = self.links.incomplete(self.union)?;
         let doubtful = std::mem::take(&mut self.links.doubtful);
-        let mut told: BTreeMap<PathBuf, PathBuf> =
-            doubtful.keys().map(|path| (path.clone(), path.clone())).collect();
+        let mut told: BTreeMap<PathBuf, Place> =
+            doubtful.keys().map(|path| (path.clone(), Place::At(path.clone()))).collect();
         let divided = divided(&doubtful);
         if !copies.is_empty() || !divided.is_empty() {
             told.extend(find_names(self.union, &copies, &divided)?);
         }
-        for (path, object) in told {
-            self.tell_as(&path, &object)?;
+        for (path, place) in told {
+            self.tell_as(&path, &place)?;
         }
         Ok(())
     }
 
-    /// Tells that at `path` is what the union has at `object`.
-    fn tell_as(&mut self, path: &Path, object: &Path) -> Result<()> {
+    /// Tells that at `path` is what is found at `place`.
+    fn tell_as(&mut self, path: &Path, place: &Place) -> Result<()> {
         let at = |error: Errno| Error::at(path, error);
-        let object = self.now(object).map_err(at)?.ok_or_else(|| at(Errno::NOENT))?;
+        let object = match place {
+            Place::At(path) => self.now(path),
+            Place::Indexed(name) => {
+                self.union.unnamed.as_ref().map(|unnamed| unnamed.file(name)).transpose()
+            }
+        };
+        let object = object.map_err(at)?.ok_or_else(|| at(Errno::NOENT))?;
         let was = self.before(path).map_err(at)?;
         let kind = match &was {
             None => Some(Kind::Added),
@@ -164,13 +182,13 @@ fn divided(doubtful: &BTreeMap<PathBuf, Attr>) -> HashSet<u64> {
     missing.into_iter().filter(|(_, names)| *names > 0).map(|(ino, _)| ino).collect()
 }
 
-/// All names that lower layers give to what `copies` are copies of, each with the path of the copy; and those of the files
+/// All names that lower layers give to what `copies` are copies of, each with the place of the copy; and those of the files
 /// in `divided`, each with itself.
 fn find_names(
     union: &Union,
-    copies: &[(CopyMarks, PathBuf)],
+    copies: &[(CopyMarks, Place)],
     divided: &HashSet<u64>,
-) -> Result<Vec<(PathBuf, PathBuf)>> {
+) -> Result<Vec<(PathBuf, Place)>> {
     let mut found = Vec::new();
     let root = Held::root(&union.whole).map_err(|error| Error::at(Path::new(""), error))?;
     let mut pending = vec![(PathBuf::new(), root)];
@@ -192,7 +210,9 @@ fn find_names(
             let copy = copies.iter().find(|(marks, _)| identity.is_original_of(marks));
             match copy {
                 Some((_, copy)) => found.push((path, copy.clone())),
-                None if divided.contains(&child.attr.ino) => found.push((path.clone(), path)),
+                None if divided.contains(&child.attr.ino) => {
+                    found.push((path.clone(), Place::At(path)));
+                }
                 None => {}
             }
         }

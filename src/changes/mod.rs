@@ -9,6 +9,7 @@ mod compare;
 mod held;
 mod links;
 mod list;
+mod unnamed;
 mod walk;
 
 use std::fmt;
@@ -28,6 +29,21 @@ pub struct Layers {
     pub upper: PathBuf,
     /// The lower layers, top first; `None` if they are not known.
     pub lower: Option<Vec<PathBuf>>,
+    /// The work directory, if it is known: changed files of which the upper layer has no name are in its index.
+    pub work: Option<PathBuf>,
+}
+
+impl Layers {
+    /// An upper layer by itself. Its work directory is `work`, or where `plyfs mount --upper` has it: beside it.
+    pub fn of(upper: PathBuf, lower: Option<Vec<PathBuf>>, work: Option<PathBuf>) -> Self {
+        let beside = || {
+            let mut name = upper.canonicalize().ok()?.into_os_string();
+            name.push(".work");
+            Some(PathBuf::from(name)).filter(|work| work.is_dir())
+        };
+        let work = work.or_else(beside);
+        Self { upper, lower, work }
+    }
 }
 
 /// What has become of a name.
@@ -68,6 +84,11 @@ impl Error {
             Some(Errno::NOENT | Errno::STALE) => format!("/{shown}: it changes while it is read"),
             _ => format!("/{shown}: {error}"),
         }))
+    }
+
+    /// `error` of the index of a workdir.
+    fn of_index(path: &Path, error: Errno) -> Self {
+        Self(io::Error::other(format!("workdir: {}: {error}", path.display())))
     }
 
     /// The archive cannot be written.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::compare::{self, Difference};
 use super::held::Held;
 use super::links::{self, Links};
+use super::unnamed::Unnamed;
 use super::{Error, Kind, Layers, Result};
 use crate::layer::listing::Listing;
 use crate::layer::mark::Mark;
@@ -49,6 +50,8 @@ pub struct Union {
     overriding: Option<StatOverride>,
     pub(super) whole: Overlay,
     pub(super) below: Below,
+    /// Changed files of which the upper layer has no name.
+    pub(super) unnamed: Option<Unnamed>,
 }
 
 pub(super) enum Below {
@@ -69,10 +72,14 @@ impl Union {
             Some([]) => Below::Nothing,
             Some(lower) => Below::Layers(Box::new(open(lower.to_vec())?)),
         };
+        let unnamed = match (&below, &layers.work) {
+            (Below::Layers(_), Some(work)) => Unnamed::find(work, &layers.upper)?,
+            _ => None,
+        };
         let at_root = |error: Errno| Error::at(Path::new(""), error);
         let root = Arc::new(open::directory(&layers.upper).map_err(at_root)?);
         let overriding = StatOverride::detect(&Object::Own(root.clone())).map_err(at_root)?;
-        Ok(Self { root, overriding, whole, below })
+        Ok(Self { root, overriding, whole, below, unnamed })
     }
 }
 

@@ -34,6 +34,10 @@ pub struct CommitArgs {
     #[arg(long, value_name = "DIR", requires = "image")]
     upper: Option<PathBuf>,
 
+    /// The work directory of the upper layer, if it is not DIR.work: some changed files with several names are there alone
+    #[arg(long, value_name = "DIR", requires = "upper")]
+    workdir: Option<PathBuf>,
+
     /// The image that the upper layer lies on
     #[arg(long, value_name = "IMAGE", requires = "upper")]
     image: Option<String>,
@@ -94,7 +98,7 @@ impl CommitArgs {
             (None, Some(upper), Some(image)) => {
                 let base = store.find_image(&image)?;
                 let lower = Some(store.layer_indexes(&base.layers));
-                (base, Layers { upper, lower })
+                (base, Layers::of(upper, lower, self.workdir))
             }
             _ => return Err(CliError::Usage(NEITHER.into())),
         };

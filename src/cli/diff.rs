@@ -32,6 +32,10 @@ pub struct DiffArgs {
     #[arg(value_name = "LOWER")]
     lower: Vec<PathBuf>,
 
+    /// The work directory of the upper layer, if it is not UPPER.work: some changed files with several names are there alone
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+
     /// How to print
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
     format: Format,
@@ -70,8 +74,9 @@ impl DiffArgs {
 
 impl DiffArgs {
     fn layers(&self) -> Result<Layers, CliError> {
+        let layers = |lower| Layers::of(self.of.clone(), lower, self.workdir.clone());
         if !self.lower.is_empty() {
-            return Ok(Layers { upper: self.of.clone(), lower: Some(self.lower.clone()) });
+            return Ok(layers(Some(self.lower.clone())));
         }
         let name = self.of.to_str().filter(|name| !name.contains('/'));
         if let Some(name) = name
@@ -83,7 +88,7 @@ impl DiffArgs {
                 Err(_) => {}
             }
         }
-        Ok(Layers { upper: self.of.clone(), lower: None })
+        Ok(layers(None))
     }
 }
 

@@ -31,7 +31,8 @@ impl Container {
                 );
             }
         }
-        Ok(Layers { upper: self.upper(), lower: Some(store.layer_indexes(&self.record.layers)) })
+        let lower = Some(store.layer_indexes(&self.record.layers));
+        Ok(Layers { upper: self.upper(), lower, work: Some(self.work()) })
     }
 }
 

@@ -85,6 +85,7 @@ impl Identity {
 }
 
 /// What an object of an upper layer says it is a copy of.
+#[derive(Clone)]
 pub struct CopyMarks {
     blob: Vec<u8>,
     layer: Option<Vec<u8>>,

@@ -34,6 +34,7 @@ pub(super) fn open(options: &Options, mountpoint: &Path) -> Result<Adapter, Moun
 fn config(options: &Options, mountpoint: &Path) -> Config {
     Config {
         lower: options.lower.clone(),
+        part_of: None,
         data_only: options.data_only.clone(),
         upper: options
             .upper

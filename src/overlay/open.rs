@@ -55,6 +55,9 @@ pub struct UpperDirs {
 pub struct Config {
     /// The read-only layers, top first.
     pub lower: Vec<PathBuf>,
+    /// The root of the layer that the directories among the lower layers are parts of, where they are: it says how attributes
+    /// are stored.
+    pub part_of: Option<PathBuf>,
     /// Layers that only hold the data of metacopy files.
     pub data_only: Vec<PathBuf>,
     /// The writable layer; without one, nothing can be changed.
@@ -244,8 +247,12 @@ fn open_lower(
     let covered = if is_private { None } else { covered(config, path)? };
     let root = Arc::new(private.unwrap_or(plain));
     let refused = |error| refusal("lowerdir", path, error);
-    let overriding = StatOverride::detect(&Object::Own(root.clone())).map_err(refused)?;
-    let keeper = Keeper::find(&Object::Own(root.clone())).map_err(refused)?;
+    let teller = match &config.part_of {
+        Some(whole) => Arc::new(open_dir("lowerdir", whole)?),
+        None => root.clone(),
+    };
+    let overriding = StatOverride::detect(&Object::Own(teller.clone())).map_err(refused)?;
+    let keeper = Keeper::find(&Object::Own(teller)).map_err(refused)?;
     let dev = stat_fd(root.as_fd()).map_err(refused)?.dev;
     let uuid = open::reopen_directory(root.as_fd())
         .and_then(|dir| file_handle::filesystem_uuid(dir.as_fd()))

@@ -100,6 +100,35 @@ fn a_container_is_committed_whose_image_has_lost_its_name() {
     assert_eq!(store.says("diff web"), "A /new\n");
 }
 
+fn names_that_only_the_index_knows() {
+    let running = Running::new("");
+    let store = &running.store;
+    fs::write(running.point.join("linked"), "changed").unwrap();
+    fs::remove_file(running.point.join("linked")).unwrap();
+    let changes = "C /etc\nC /etc/hard\nD /linked\n";
+    assert_eq!(store.says("diff web"), changes);
+    let before = running.snapshot();
+    store.says("commit web mounted:1");
+    running.unmount();
+    assert_eq!(store.says("diff web"), changes);
+    store.says("commit web new:1");
+    let layers = |image: &str| store.inspect(image)["RootFS"]["Layers"].clone();
+    assert_eq!(layers("mounted:1"), layers("new:1"));
+    assert_same(&before, &running.other("new:1"), "the image");
+}
+
+#[test]
+fn a_file_that_was_changed_by_a_name_that_is_gone_is_committed() {
+    not_with!("packed");
+    isolated!(Root, names_that_only_the_index_knows());
+}
+
+#[test]
+fn an_ordinary_user_commits_a_file_that_was_changed_by_a_name_that_is_gone() {
+    not_with!("packed");
+    isolated!(User, names_that_only_the_index_knows());
+}
+
 #[test]
 fn what_the_kernel_has_not_sent_yet_is_committed_too() {
     not_with!("packed", "io=passthrough");

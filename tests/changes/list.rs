@@ -126,6 +126,35 @@ fn names_of_a_changed_file_that_the_layer_does_not_have_are_listed() {
 }
 
 #[test]
+fn names_of_a_file_that_was_changed_by_a_name_that_is_gone_are_listed() {
+    not_with!("packed");
+    needs_root!();
+    let layer = "f d/a text=a\nh e/b to=d/a\nh c to=d/a\nf other text=x\nh gone to=other";
+    let mut union = Union::new().lower(layer).mount();
+    fs::write(union.path("d/a"), "changed").unwrap();
+    fs::remove_file(union.path("d/a")).unwrap();
+    fs::write(union.path("other"), "changed").unwrap();
+    fs::remove_file(union.path("other")).unwrap();
+    fs::remove_file(union.path("gone")).unwrap();
+    union.unmount();
+    let (upper, work) = (union.upper(""), union.work(""));
+    let lowers = union.lowers().iter().map(|lower| lower.as_os_str());
+    let list = |workdir: &[&std::ffi::OsStr]| {
+        let mut command = std::process::Command::new(crate::support::mount::program());
+        command.arg("diff").args(workdir).arg(&upper).args(lowers.clone());
+        succeeded("diff", &command.output().unwrap())
+    };
+    let missed = "C /d\nD /d/a\nD /gone\nD /other\n";
+    assert_eq!(list(&[]), missed);
+    let changes = "C /c\nC /d\nD /d/a\nC /e\nC /e/b\nD /gone\nD /other\n";
+    assert_eq!(list(&["--workdir".as_ref(), work.as_os_str()]), changes);
+    // Where `plyfs mount --upper` has it, it need not be named.
+    fs::rename(&work, upper.with_file_name("upper.work")).unwrap();
+    assert_eq!(list(&[]), changes);
+    fs::rename(upper.with_file_name("upper.work"), &work).unwrap();
+}
+
+#[test]
 fn whiteouts_for_nothing_are_left_out() {
     let scratch = Scratch::new();
     let (upper, lower) = (scratch.dir("upper"), scratch.dir("lower"));

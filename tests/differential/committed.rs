@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use plyfs::archive::Limits;
@@ -54,11 +53,8 @@ fn compare(stack: &Stack, mut mounted: Mounted) -> Check {
         return Ok(());
     }
     let before = mounted.unmounted(Snapshot::of);
-    if has_nameless_copies(&mounted.work().join("index")) {
-        return Ok(());
-    }
     let lower = stack.lowers().to_vec();
-    let layers = Layers { upper: mounted.upper(), lower: Some(lower.clone()) };
+    let layers = Layers { upper: mounted.upper(), lower: Some(lower.clone()), work: Some(mounted.work()) };
     let archive = mounted.scratch().join("committed.tar");
     let mut file = File::create(&archive).unwrap();
     write_archive(&layers, &mut file).map_err(|error| error.to_string())?;
@@ -112,12 +108,4 @@ fn has_large_files(dir: &Path) -> bool {
         let meta = fs::symlink_metadata(&path).unwrap();
         if meta.is_dir() { has_large_files(&path) } else { meta.len() > LARGEST }
     })
-}
-
-/// Whether a copy of a lower file is under none of its names in the upper layer, which then does not tell of it.
-fn has_nameless_copies(index: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(index) else { return false };
-    entries
-        .map(|entry| entry.unwrap().path())
-        .any(|path| fs::symlink_metadata(&path).unwrap().nlink() == 1 && !path.is_dir())
 }
