@@ -228,7 +228,7 @@ impl MountArgs {
 fn mount_image(store: &StoreArgs, wanted: ImageMount, tells: bool) -> Result<(), CliError> {
     let in_foreground = wanted.request.foreground;
     let prepared = Prepared::new(store.open()?, wanted)?;
-    let name = prepared.name().to_owned();
+    let (name, tells) = (prepared.name().to_owned(), tells && prepared.is_recorded());
     let tell = || if tells { writeln!(io::stdout(), "{name}") } else { Ok(()) };
     if in_foreground {
         tell()?;

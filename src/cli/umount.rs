@@ -35,8 +35,14 @@ impl UmountArgs {
         let by_path = self.by_path();
         let name = self.mountpoint.to_str().filter(|name| !name.contains('/'));
         match (by_path, name) {
-            (Err(MountError::Mountpoint(..) | MountError::NotOurs(..)), Some(name)) => {
-                self.by_name(name)
+            (Err(error @ (MountError::Mountpoint(..) | MountError::NotOurs(..))), Some(name)) => {
+                match self.by_name(name) {
+                    // A directory that is there is more likely to be meant than a name that is not.
+                    Err(CliError::NotFound(_)) if self.mountpoint.is_dir() => {
+                        Err(CliError::NotFound(error.to_string()))
+                    }
+                    result => result,
+                }
             }
             (result, _) => Ok(result?),
         }
@@ -57,7 +63,13 @@ impl UmountArgs {
     fn by_name(&self, text: &str) -> Result<(), CliError> {
         let root = self.store.root()?;
         let (name, mount) = container::find_mount(&root, text)?;
-        mount::unmount(&mount.mountpoint, self.lazy)?;
+        match mount.device {
+            Some(device) => mount::unmount_device(&mount.mountpoint, device, self.lazy)?,
+            None => {
+                let line = format!("{name} is just being mounted");
+                return Err(CliError::Failure(line));
+            }
+        }
         self.wait(&root, &name);
         Ok(())
     }

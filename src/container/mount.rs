@@ -74,13 +74,20 @@ impl Prepared {
             Changes::Container(Some(name)) => name::check(name)?.to_owned(),
             _ => name::new(&store)?,
         };
+        if matches!(changes, Changes::Container(_)) && !store.is_writable() {
+            return Err(no_room_for_containers(&store).into());
+        }
         // Before anybody looks whether the container is there: nobody makes or removes it from here on.
-        let hold = Hold::take(&store, &name)?;
+        let hold = match store.is_writable() {
+            true => Some(Hold::take(&store, &name)?),
+            false => None,
+        };
         let found = find(&store, image.as_deref(), &changes, &name);
         let (record, container, is_new) = match found {
             Ok(found) => found,
             Err(error) => {
-                hold.remove().map_err(|error| unwritable(&store, &error))?;
+                let released = hold.as_ref().map_or(Ok(()), Hold::remove);
+                released.map_err(|error| unwritable(&store, &error))?;
                 return Err(error.into());
             }
         };
@@ -90,6 +97,7 @@ impl Prepared {
             tenant: Tenant {
                 record: MountRecord {
                     mountpoint: PathBuf::new(),
+                    device: None,
                     pid: 0,
                     image: record.image.clone(),
                     manifest: record.manifest,
@@ -119,6 +127,11 @@ impl Prepared {
     /// The name: of the container, or of the mount alone.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether others can find the mount by its name: not where the store cannot be written.
+    pub fn is_recorded(&self) -> bool {
+        self.tenant.hold.is_some()
     }
 
     /// The container, if changes go into one.
@@ -209,7 +222,7 @@ impl Prepared {
     /// Takes back what was made for a mount that has not come about.
     pub fn abandon(self) {
         let Self { tenant: Tenant { hold, store, .. }, container, is_new, root, .. } = self;
-        if let Err(error) = hold.remove() {
+        if let Some(Err(error)) = hold.as_ref().map(Hold::remove) {
             log::warn!("mounts of {}: {error}", root.display());
         }
         drop(hold);
@@ -339,15 +352,24 @@ fn own_upper(store: &Store, upper: &Path, record: &Record) -> store::Result<(Pat
     Ok((path, work))
 }
 
+fn no_room_for_containers(store: &Store) -> store::Error {
+    let root = store.root().display();
+    store::Error::failure(format!(
+        "store {root}: it cannot be written, so there is no room for a container; mount the image with -r, or with --upper DIR"
+    ))
+}
+
 fn unwritable(store: &Store, error: &io::Error) -> store::Error {
     store::Error::failure(format!("store {}: mounts: {error}", store.root().display()))
 }
 
 /// The mount in the process that serves it: keeps the name as long as that lives.
 struct Tenant {
-    hold: Hold,
+    /// None in a store that cannot be written.
+    hold: Option<Hold>,
     record: MountRecord,
-    /// Open until the record is written.
+    /// Open until the record is written; where there is none as long as the mount lives, since nothing else keeps `store gc`
+    /// from its layers.
     store: Option<Store>,
 }
 
@@ -355,12 +377,20 @@ impl Witness for Tenant {
     fn begins(&mut self, mountpoint: &Path) -> io::Result<()> {
         self.record.mountpoint = mountpoint.to_owned();
         self.record.pid = std::process::id();
-        self.hold.write(&self.record)?;
-        self.store = None;
+        self.hold.as_ref().map_or(Ok(()), |hold| hold.write(&self.record))
+    }
+
+    fn mounted(&mut self, device: (u32, u32)) -> io::Result<()> {
+        if let Some(hold) = &self.hold {
+            self.record.device = Some(device);
+            hold.write(&self.record)?;
+            // Only now: who collects garbage must not read a record that is being written.
+            self.store = None;
+        }
         Ok(())
     }
 
     fn ended(&mut self) -> io::Result<()> {
-        self.hold.remove()
+        self.hold.as_ref().map_or(Ok(()), Hold::remove)
     }
 }

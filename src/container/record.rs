@@ -52,6 +52,9 @@ pub struct MountRecord {
     /// Where it is mounted, as the one saw it who mounted it.
     #[serde(with = "bytes")]
     pub mountpoint: PathBuf,
+    /// Major and minor number of the mounted filesystem; none while it is being mounted.
+    #[serde(default)]
+    pub device: Option<(u32, u32)>,
     /// The process that serves it, as it is numbered where it runs.
     pub pid: u32,
     /// What the image was called.
@@ -104,6 +107,7 @@ mod tests {
         for mountpoint in [&b"/mnt"[..], b"/a\n\"\\", b"/\xff\xfe"] {
             let record = MountRecord {
                 mountpoint: OsString::from_vec(mountpoint.to_vec()).into(),
+                device: Some((0, 77)),
                 pid: 7,
                 image: "app:latest".into(),
                 manifest: Digest::of(b"m"),

@@ -73,6 +73,7 @@ fn a_mount_lives_as_long_as_its_lock() {
     assert_eq!(live_mounts(store.root()).unwrap(), []);
     let record = MountRecord {
         mountpoint: "/mnt".into(),
+        device: None,
         pid: 1,
         image: "app:latest".into(),
         manifest: image.digest,

@@ -54,9 +54,15 @@ impl MountError {
     pub(super) fn not_ours(path: &Path, fs_type: Option<String>) -> Self {
         let found = match fs_type {
             Some(name) => format!("mounted as {name}, not by plyfs"),
-            None => "nothing is mounted here".into(),
+            None => "not mounted".into(),
         };
         Self::NotOurs(path.to_owned(), found)
+    }
+
+    /// What was mounted at `path` cannot be found.
+    pub(super) fn out_of_reach(path: &Path) -> Self {
+        let why = "the mount is covered by another one, or in another mount namespace";
+        Self::NotOurs(path.to_owned(), why.into())
     }
 
     /// The session at `path` failed with `error`.

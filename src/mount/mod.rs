@@ -37,7 +37,7 @@ pub use abandoned::ask as ask_abandoned;
 pub use error::MountError;
 pub use log_sink::LogSink;
 pub use statistics::statistics;
-pub use unmount::unmount;
+pub use unmount::{unmount, unmount_device};
 pub use witness::Witness;
 
 /// The signals that unmount.
@@ -73,14 +73,17 @@ pub fn run_with(request: &MountRequest, witness: &mut impl Witness) -> Result<()
     }
 }
 
+/// What witnesses keep, in messages.
+const RECORD: &str = "the record of the mount";
+
 fn serve_witnessed(
     request: &MountRequest,
     mountpoint: &Path,
     launch: &mut Launch,
     witness: &mut impl Witness,
 ) -> Result<(), MountError> {
-    let begun = witness.begins(mountpoint).map_err(MountError::system("the record of the mount"));
-    let served = begun.and_then(|()| serve(request, mountpoint, launch));
+    let begun = witness.begins(mountpoint).map_err(MountError::system(RECORD));
+    let served = begun.and_then(|()| serve(request, mountpoint, launch, witness));
     if let Err(error) = witness.ended() {
         log::error!("the record of the mount on {}: {error}", mountpoint.display());
     }
@@ -88,7 +91,12 @@ fn serve_witnessed(
 }
 
 /// Serves the mount from its beginning to its end, in the process that stays.
-fn serve(request: &MountRequest, mountpoint: &Path, launch: &mut Launch) -> Result<(), MountError> {
+fn serve(
+    request: &MountRequest,
+    mountpoint: &Path,
+    launch: &mut Launch,
+    witness: &mut impl Witness,
+) -> Result<(), MountError> {
     if request.ends_with_caller && !request.foreground {
         // One that has ended already is found out when it is told that the mount is there.
         let ends = set_parent_process_death_signal(Some(Signal::TERM));
@@ -121,6 +129,10 @@ fn serve(request: &MountRequest, mountpoint: &Path, launch: &mut Launch) -> Resu
     let program = OsStr::new(request.program());
     let spec = MountSpec::new(&options.vfs, program, source, options.upper.is_none());
     let (device, mounted) = attach::attach(mountpoint, &spec)?;
+    if let Err(error) = witness.mounted(mounted.device()) {
+        mounted.detach()?;
+        return Err(MountError::system(RECORD)(error));
+    }
     let running = session::start(filesystem, device, mounted, options.vfs.allow)?;
     if let Err(error) = launch.ready(mountpoint) {
         running.cancel();

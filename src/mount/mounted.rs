@@ -50,6 +50,11 @@ impl Mounted {
         })
     }
 
+    /// Major and minor number of the filesystem.
+    pub fn device(&self) -> (u32, u32) {
+        self.identity.device
+    }
+
     /// Where it was mounted.
     pub fn path(&self) -> &Path {
         &self.path

@@ -7,6 +7,7 @@ use rustix::mount::UnmountFlags;
 
 use super::error::{MountError, text};
 use super::{fusermount, mounted};
+use crate::sys::mountinfo;
 
 /// The types under which a union is mounted: ours, and that of the program we stand in for.
 const OUR_TYPES: &[&str] = &["fuse.plyfs", "fuse.fuse-overlayfs"];
@@ -23,6 +24,23 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
     match mounted::type_on_top(&path)? {
         Some(name) if OUR_TYPES.contains(&name.as_str()) => by_path(&path, lazy),
         other => Err(MountError::not_ours(&path, other)),
+    }
+}
+
+/// Unmounts the filesystem with these numbers, which was mounted at `path`, or wherever it has been moved; nothing else that
+/// may be mounted there now.
+///
+/// # Errors
+/// [`MountError::NotOurs`] if it is not to be seen from here, or something is mounted over it; those of [`unmount`].
+pub fn unmount_device(path: &Path, device: (u32, u32), lazy: bool) -> Result<(), MountError> {
+    let mounts = mountinfo::read().map_err(MountError::system("/proc/self/mountinfo"))?;
+    let on_top = |path: &Path| mounts.iter().rfind(|mount| mount.mountpoint == path);
+    let is_it = |path: &Path| on_top(path).is_some_and(|mount| mount.device == device);
+    let elsewhere = mounts.iter().filter(|mount| mount.device == device);
+    let mut places = [path].into_iter().chain(elsewhere.map(|mount| mount.mountpoint.as_path()));
+    match places.find(|path| is_it(path)) {
+        Some(path) => by_path(path, lazy),
+        None => Err(MountError::out_of_reach(path)),
     }
 }
 

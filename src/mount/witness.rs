@@ -11,6 +11,12 @@ pub trait Witness {
     /// Keep it from being mounted.
     fn begins(&mut self, mountpoint: &Path) -> io::Result<()>;
 
+    /// It is mounted, as a filesystem with these major and minor numbers. Nobody has been answered yet.
+    ///
+    /// # Errors
+    /// Take it away again.
+    fn mounted(&mut self, device: (u32, u32)) -> io::Result<()>;
+
     /// It is served no more, or never was. Not called if the process dies.
     ///
     /// # Errors
@@ -21,6 +27,10 @@ pub trait Witness {
 /// Nobody.
 impl Witness for () {
     fn begins(&mut self, _mountpoint: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn mounted(&mut self, _device: (u32, u32)) -> io::Result<()> {
         Ok(())
     }
 

@@ -58,6 +58,8 @@ use crate::sys::fault::point;
 pub struct Store {
     root: PathBuf,
     objects: Objects,
+    /// Whether this process may write into it.
+    writable: bool,
     /// Held as long as the store is open: shared by everybody, exclusively by whoever collects garbage.
     _lock: OwnedFd,
 }
@@ -87,21 +89,27 @@ impl Store {
             let mut private = fs::DirBuilder::new();
             private.mode(0o700).recursive(true).create(root)?;
             refuse_others(root)?;
-            if fs::metadata(root)?.permissions().mode() & 0o077 != 0 {
+            let (lock, writable) = locked(&root.join("lock"), lock)?;
+            if writable && fs::metadata(root)?.permissions().mode() & 0o077 != 0 {
                 fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
             }
-            let lock = locked(&root.join("lock"), lock)?;
-            for folder in FOLDERS {
+            for folder in FOLDERS.iter().filter(|_| writable) {
                 private.create(root.join(folder))?;
             }
             let objects = Objects::open(&root.join("objects"))?;
-            Ok(Self { root: root.to_owned(), objects, _lock: lock })
+            Ok(Self { root: root.to_owned(), objects, writable, _lock: lock })
         };
         let store = open().map_err(|error: io::Error| {
-            Error::failure(format!("store {}: cannot be opened: {error}", root.display()))
+            let root = root.display();
+            Error::failure(match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    format!("store {root}: no permission to use it; name one of yours with --store")
+                }
+                _ => format!("store {root}: cannot be opened: {error}"),
+            })
         })?;
         for (file, text) in [("oci-layout", LAYOUT), ("index.json", tags::NONE)] {
-            if !root.join(file).exists() {
+            if store.writable && !root.join(file).exists() {
                 store.write_file(file, text.as_bytes())?;
             }
         }
@@ -139,24 +147,30 @@ impl Store {
         &self.objects
     }
 
+    /// Whether this process may write into it: not where its filesystem is read-only, or it is somebody else's.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// The directory that everything is in.
     pub fn root(&self) -> &Path {
         &self.root
     }
 }
 
-/// Opens a file to lock, and waits for the lock. Where nothing can be written the store can still be read.
-fn locked(path: &Path, operation: FlockOperation) -> io::Result<OwnedFd> {
+/// Opens a file to lock, and waits for the lock. Where nothing can be written, which the second value tells, the store can
+/// still be read.
+fn locked(path: &Path, operation: FlockOperation) -> io::Result<(OwnedFd, bool)> {
     let open = |flags| {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::open(path, flags, Mode::from(0o600))
     };
-    let lock = match open(OFlags::RDWR | OFlags::CREATE) {
-        Err(Errno::ROFS) => open(OFlags::RDONLY)?,
-        lock => lock?,
+    let (lock, writable) = match open(OFlags::RDWR | OFlags::CREATE) {
+        Err(Errno::ROFS | Errno::ACCESS) => (open(OFlags::RDONLY)?, false),
+        lock => (lock?, true),
     };
     rustix::fs::flock(&lock, operation)?;
-    Ok(lock)
+    Ok((lock, writable))
 }
 
 /// A folder that is somebody else's is not to be closed to others and filled.

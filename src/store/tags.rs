@@ -83,7 +83,7 @@ impl Store {
     }
 
     fn change_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
-        let _lock = locked(&self.root().join("tags.lock"), FlockOperation::LockExclusive)
+        let (_lock, _) = locked(&self.root().join("tags.lock"), FlockOperation::LockExclusive)
             .map_err(|error| self.cannot_store(error))?;
         let mut index = self.index()?;
         let old = index.clone();

@@ -6,12 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use rustix::fs::FlockOperation;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use serde_json::Value;
 
 use crate::stage::{Stage, image, text};
 use crate::store::support::{Fields, Tar};
 use crate::support::posix::names;
+use crate::support::privilege::ordinary_user;
 use crate::{isolated, needs_root};
 
 #[test]
@@ -248,4 +250,112 @@ fn a_store_that_cannot_be_written_to_can_be_read() {
     assert_eq!(status, 1);
     assert!(line.contains("store ro: cannot write to tmp: Read-only file system"), "{line}");
     unmount(&point, UnmountFlags::empty()).unwrap();
+}
+
+fn read_only_store() {
+    let stage = Stage::new();
+    let (ro, point, upper) = (stage.point("ro"), stage.point("m"), stage.point("up"));
+    mount_bind(stage.program.store(), &ro).unwrap();
+    mount_remount(&ro, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+    // It has no name: there is no room to note it.
+    assert_eq!(stage.program.says("mount --store ro -r app m"), "");
+    assert_eq!(text(point.join("app")), "application");
+    // Nothing else says that its layers are in use.
+    let lock = fs::File::open(stage.program.path("store/lock")).unwrap();
+    let held = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(held, Err(rustix::io::Errno::WOULDBLOCK));
+    drop(lock);
+    stage.program.says("umount --store ro m");
+    assert_eq!(stage.program.says("mount --store ro --upper up app m"), "");
+    fs::write(point.join("app"), "changed").unwrap();
+    stage.program.says("umount --store ro m");
+    assert_eq!(names(&upper), ["app"]);
+    for words in ["mount --store ro app m", "mount --store ro --name web app m"] {
+        let (status, line) = stage.program.fails(words);
+        let why = "store ro: it cannot be written, so there is no room for a container; mount the image with -r";
+        assert!(status == 1 && line.contains(why), "{status} {line}");
+    }
+    let (status, line) = stage.program.fails("mount --store ro -r nothing m");
+    assert!(status == 3 && line.contains("no image `nothing`"), "{line}");
+    unmount(&ro, UnmountFlags::DETACH).unwrap();
+}
+
+#[test]
+fn images_are_mounted_from_a_store_that_cannot_be_written_to() {
+    isolated!(Root, read_only_store());
+}
+
+#[test]
+fn images_are_mounted_from_a_store_that_cannot_be_written_to_in_a_user_namespace() {
+    isolated!(UserNamespace, read_only_store());
+}
+
+#[test]
+fn images_are_mounted_from_the_store_of_another_user_who_lets_read_it() {
+    needs_root!();
+    let stage = Stage::new();
+    let program = stage.program.path("plyfs");
+    fs::copy(crate::support::mount::program(), &program).unwrap();
+    fs::set_permissions(stage.program.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let point = stage.point("m");
+    let (uid, gid) = ordinary_user();
+    std::os::unix::fs::chown(&point, Some(uid), Some(gid)).unwrap();
+    let as_user = |words: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={uid}"), format!("--regid={gid}")]).arg("--clear-groups");
+        command.arg(&program).args(words.split(' ')).current_dir(stage.program.path(""));
+        let output = command.env("PLYFS_STORE", stage.program.store()).output().unwrap();
+        let line = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), line)
+    };
+    let root = stage.program.store().display().to_string();
+    for words in ["mount -r app m", "images"] {
+        let (status, _, line) = as_user(words);
+        let why = format!(
+            "plyfs: store {root}: no permission to use it; name one of yours with --store\n"
+        );
+        assert_eq!((status, line), (1, why), "{words}");
+    }
+    crate::support::posix::run("chmod", ["-R", "a+rX", &root]);
+    assert_eq!(as_user("mount -r app m"), (0, String::new(), String::new()));
+    let (status, _, line) = as_user("umount m");
+    assert_eq!((status, line), (0, String::new()));
+    assert!(as_user("images -q").1.starts_with(&image().id()["sha256:".len()..][..12]));
+    let (status, _, line) = as_user("mount app m");
+    assert!(status == 1 && line.contains("no room for a container"), "{line}");
+}
+
+#[test]
+fn a_name_never_unmounts_what_is_mounted_over_it_or_in_its_place() {
+    isolated!(UserNamespace, {
+        let stage = Stage::new();
+        let (point, other) = (stage.point("m"), stage.point("n"));
+        fs::write(stage.point("lower").join("file"), "covers").unwrap();
+        stage.mount("--name web app m");
+        stage.program.says("-o lowerdir=lower m");
+        let (status, line) = stage.program.fails("umount web");
+        let why = "/m: the mount is covered by another one, or in another mount namespace";
+        assert!(status == 1 && line.ends_with(why), "{line}");
+        assert_eq!(text(point.join("file")), "covers");
+        stage.program.says("umount m");
+        // Moved, and another one in its place.
+        rustix::mount::mount_move(&point, &other).unwrap();
+        stage.program.says("-o lowerdir=lower m");
+        assert_eq!(text(other.join("app")), "application");
+        stage.program.says("umount web");
+        assert_eq!(names(&other), [""; 0]);
+        assert_eq!(text(point.join("file")), "covers");
+        stage.program.says("umount m");
+    });
+}
+
+#[test]
+fn a_directory_on_which_nothing_is_mounted_is_said_to_be_not_mounted() {
+    needs_root!();
+    let stage = Stage::new();
+    let point = stage.point("m").display().to_string();
+    assert_eq!(stage.program.fails("umount m"), (3, format!("plyfs: {point}: not mounted")));
+    assert_eq!(stage.program.fails("umount ./m"), (1, format!("plyfs: {point}: not mounted")));
+    let (status, line) = stage.program.fails("umount nobody");
+    assert_eq!((status, line.as_str()), (3, "plyfs: no mount and no container `nobody`"));
 }

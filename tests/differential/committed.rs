@@ -54,7 +54,8 @@ fn compare(stack: &Stack, mut mounted: Mounted) -> Check {
     }
     let before = mounted.unmounted(Snapshot::of);
     let lower = stack.lowers().to_vec();
-    let layers = Layers { upper: mounted.upper(), lower: Some(lower.clone()), work: Some(mounted.work()) };
+    let layers =
+        Layers { upper: mounted.upper(), lower: Some(lower.clone()), work: Some(mounted.work()) };
     let archive = mounted.scratch().join("committed.tar");
     let mut file = File::create(&archive).unwrap();
     write_archive(&layers, &mut file).map_err(|error| error.to_string())?;

@@ -119,7 +119,7 @@ fn only_a_union_is_unmounted() {
     let umount = |path: &str| fails(stage.command(stage.program()).arg("umount").arg(path));
     assert!(umount("/proc").contains("/proc: mounted as proc, not by plyfs"));
     let nothing = stage.mountpoint().display().to_string();
-    assert!(umount(&nothing).contains(&format!("{nothing}: nothing is mounted here")));
+    assert!(umount(&nothing).contains(&format!("{nothing}: not mounted")));
     let missing = stage.path("missing").display().to_string();
     assert!(umount(&missing).contains(&format!("{missing}: does not exist")));
 }

@@ -42,7 +42,7 @@ fn a_union_is_made_read_only_and_writable_again_while_it_serves() {
 fn what_is_no_union_is_not_remounted() {
     let stage = Stage::new();
     let line = fails(&mut stage.plyfs("remount,ro"));
-    assert!(line.ends_with(": nothing is mounted here\n"), "{line}");
+    assert!(line.ends_with(": not mounted\n"), "{line}");
 }
 
 #[test]
