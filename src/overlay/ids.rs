@@ -36,6 +36,11 @@ impl Ids {
         self.groups.to_stored(ShownId(shown))
     }
 
+    /// The user to store for the shown root of a namespace: where everybody is squashed to him, he is the layer's root.
+    pub fn stored_root(&self, shown: u32) -> Option<u32> {
+        if self.squash_uid == Some(shown) { Some(0) } else { self.stored_uid(shown) }
+    }
+
     /// Whether owners are squashed.
     pub fn squashes(&self) -> bool {
         self.squash_uid.is_some() || self.squash_gid.is_some()

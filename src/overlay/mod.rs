@@ -22,6 +22,7 @@
 mod acl;
 mod attr;
 mod backing;
+mod capability;
 mod changing;
 mod copy_attributes;
 mod copy_up;

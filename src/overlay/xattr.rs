@@ -8,7 +8,7 @@ use super::attr::CAPABILITY;
 use super::copy_up::Wanted;
 use super::locate::Located;
 use super::node::NodeId;
-use super::{Caller, Overlay, Result, acl};
+use super::{Caller, Overlay, Result, acl, capability};
 use crate::layer::xattr_names;
 use crate::sys::Errno;
 
@@ -21,12 +21,19 @@ impl Overlay {
         let node = self.node(id)?;
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
         let mut value = self.at(&node, |located| match located {
-            Located::Upper(object) => object.get_xattr(&stored),
+            Located::Upper(object) => match object.get_xattr(&stored) {
+                // Where the kernel does not learn that there is no ACL, it denies every access.
+                Err(Errno::OPNOTSUPP) if acl::is_acl(name) => Err(Errno::NODATA),
+                result => result,
+            },
             Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA),
         })?;
         if acl::is_acl(name) {
             let user = |id| Some(self.ids.shown_uid(id));
             acl::map_ids(&mut value, user, |id| Some(self.ids.shown_gid(id)))?;
+        }
+        if name == CAPABILITY {
+            value = capability::shown(value, |id| self.ids.shown_uid(id));
         }
         Ok(value)
     }
@@ -60,6 +67,9 @@ impl Overlay {
         flags.set(XattrFlags::CREATE, create);
         flags.set(XattrFlags::REPLACE, replace);
         let set = |value: &[u8]| self.at(&node, |at| at.upper()?.set_xattr(&stored, value, flags));
+        if name == CAPABILITY {
+            return set(&capability::stored(value, |id| self.ids.stored_root(id))?);
+        }
         if !acl::is_acl(name) {
             return set(value);
         }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::support::posix::{
     append, as_ids, chmod, chown, errno, get_xattr, kind, lstat, mknod, mode, names, owner, run,
-    text,
+    set_xattr, text,
 };
 use crate::support::{Union, privilege};
 use crate::{needs_root, not_with};
@@ -86,6 +86,74 @@ fn access_lists_are_mapped_like_owners() {
     assert!(stored.contains("user:7:r--") && stored.contains("user:5:rw-"), "{stored}");
 }
 
+/// `cap_net_raw=ep` for the root of the user namespaces whose root is `id`; of all of them for `None`.
+fn capability(id: Option<u32>) -> Vec<u8> {
+    let mut value = vec![1, 0, 0, if id.is_some() { 3 } else { 2 }, 0, 0x20];
+    value.resize(20, 0);
+    value.extend(id.into_iter().flat_map(u32::to_le_bytes));
+    value
+}
+
+#[test]
+fn roots_of_file_capabilities_are_mapped_like_owners() {
+    needs_root!();
+    const NAME: &str = "security.capability";
+    let mut union = Union::new()
+        .option("uidmapping=0:1000:1:1:100000:65536")
+        .lower_with(|dir| {
+            for (file, id) in [("roots", None), ("others", Some(5)), ("nobodys", Some(70_000))] {
+                fs::write(dir.join(file), "").unwrap();
+                set_xattr(dir.join(file), NAME, &capability(id)).unwrap();
+            }
+            fs::write(dir.join("plain"), "").unwrap();
+        })
+        .mount();
+    let set = |file, id| set_xattr(union.path(file), NAME, &capability(id));
+    set("plain", Some(1000)).unwrap();
+    assert_eq!(set("plain", Some(5000)), Err(Errno::INVAL));
+    chmod(union.path("others"), 0o600).unwrap();
+    assert_eq!(get_xattr(union.upper("plain"), NAME).unwrap(), capability(None));
+    assert_eq!(get_xattr(union.upper("others"), NAME).unwrap(), capability(Some(5)));
+    for _ in 0..2 {
+        for (file, id) in
+            [("roots", 1000), ("plain", 1000), ("others", 100_004), ("nobodys", 65534)]
+        {
+            let shown = get_xattr(union.path(file), NAME);
+            assert_eq!(shown.as_deref(), Ok(&*capability(Some(id))), "{file}");
+        }
+        union.remount();
+    }
+}
+
+#[test]
+fn owners_that_the_id_mapping_does_not_know_are_nobodys_and_never_stored() {
+    needs_root!();
+    not_with!("xattr_permissions");
+    let union = Union::new()
+        .option("uidmapping=0:1000:10:50:2000:5,gidmapping=0:1000:10:50:2000:5")
+        .lower("f f own=20:30 mode=0644\nf known own=54:3")
+        .mount();
+    assert_eq!(owner(union.path("f")), (65534, 65534));
+    assert_eq!(owner(union.path("known")), (2004, 1003));
+    for (uid, gid) in [(20, 1000), (1000, 20), (1010, 1000), (2005, 1000), (65534, 1000)] {
+        assert_eq!(chown(union.path("known"), uid, gid), Err(Errno::INVAL), "{uid}:{gid}");
+        assert_eq!(chown(union.path("f"), uid, gid), Err(Errno::INVAL), "{uid}:{gid}");
+    }
+    assert!(
+        !std::process::Command::new("setfacl")
+            .args(["-m", "u:20:r"])
+            .arg(union.path("f"))
+            .status()
+            .unwrap()
+            .success(),
+        "an access list for user 20"
+    );
+    chmod(union.path("f"), 0o640).unwrap();
+    assert_eq!((owner(union.upper("f")), mode(union.upper("f"))), ((20, 30), 0o640));
+    chown(union.path("f"), 2000, 1009).unwrap();
+    assert_eq!(owner(union.upper("f")), (50, 9));
+}
+
 #[test]
 fn squashed_owners_are_shown_for_everything() {
     needs_root!();
@@ -130,6 +198,7 @@ fn owners_modes_and_devices_are_kept_in_attributes_with_xattr_permissions() {
         chmod(union.path("dir"), 0o700).unwrap();
         mknod(union.path("null"), FileType::CharacterDevice, (1, 3)).unwrap();
         mknod(union.path("pipe"), FileType::Fifo, (0, 0)).unwrap();
+        std::os::unix::fs::symlink("file", union.path("link")).unwrap();
         append(union.path("low"), "+");
         for _ in 0..2 {
             assert_eq!((owner(union.path("file")), mode(union.path("file"))), ((5, 6), 0o4711));
@@ -137,6 +206,10 @@ fn owners_modes_and_devices_are_kept_in_attributes_with_xattr_permissions() {
             assert_eq!(kind(union.path("null")), FileType::CharacterDevice);
             assert_eq!(lstat(union.path("null")).st_rdev, rustix::fs::makedev(1, 3));
             assert_eq!(kind(union.path("pipe")), FileType::Fifo);
+            assert_eq!(
+                (kind(union.path("link")), text(union.path("link"))),
+                (FileType::Symlink, "x".into())
+            );
             assert_eq!((owner(union.path("low")), mode(union.path("low"))), ((1, 2), 0o640));
             assert_eq!(text(union.path("low")), "low+");
             for file in ["file", "dir", "null", ""] {

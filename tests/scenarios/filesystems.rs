@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::needs_root;
-use crate::support::posix::{chmod, run};
+use crate::support::posix::{as_ids, chmod, names, run};
 use crate::support::privilege::skip;
 use crate::support::{Builder, Field, Snapshot, Union, assert_same, tree};
 use crate::volume::Kind;
@@ -85,6 +85,34 @@ fn upper_on_xfs() {
 fn upper_on_btrfs() {
     needs!(Kind::Btrfs);
     work_into_upper_on(Kind::Btrfs);
+}
+
+/// The kernel asks for the ACL of everything whose owner somebody else is, and denies it where there is no answer.
+#[test]
+fn an_upper_without_extended_attributes_can_be_used_by_everybody() {
+    needs!(Kind::Ramfs);
+    let mut union = Union::new()
+        .upper_on(|point| Kind::Ramfs.mount_empty(point))
+        .lower("d open mode=0777\nf open/low text=low mode=0644\nd open/gone\nf open/gone/f")
+        .mount();
+    let open = union.path("open");
+    as_ids(5000, 5000, || {
+        fs::write(open.join("new"), "new").unwrap();
+        fs::create_dir(open.join("dir")).unwrap();
+        fs::rename(open.join("low"), open.join("dir/moved")).unwrap();
+    });
+    fs::remove_dir_all(open.join("gone")).unwrap();
+    fs::create_dir(open.join("gone")).unwrap();
+    for _ in 0..2 {
+        as_ids(5001, 5001, || {
+            assert_eq!(fs::read_to_string(open.join("new")).unwrap(), "new");
+            assert_eq!(fs::read_to_string(open.join("dir/moved")).unwrap(), "low");
+            assert_eq!(names(&open), ["dir", "gone", "new"]);
+            assert_eq!(names(open.join("gone")), [""; 0]);
+            assert!(fs::write(open.join("new"), "").is_err());
+        });
+        union.remount();
+    }
 }
 
 /// The files of all layers have the same few inode numbers; in the union each has its own, and keeps it.

@@ -14,6 +14,8 @@ pub enum Kind {
     Xfs,
     Btrfs,
     Tmpfs,
+    /// Has no extended attributes and no ACLs.
+    Ramfs,
     Squashfs,
     Erofs,
 }
@@ -25,6 +27,7 @@ impl Kind {
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
+            Self::Ramfs => "ramfs",
             Self::Squashfs => "squashfs",
             Self::Erofs => "erofs",
         }
@@ -86,6 +89,7 @@ impl Kind {
             Self::Tmpfs => {
                 mount(words("-t tmpfs -o size=16m,nr_inodes=1k"), Path::new("tmpfs"), point);
             }
+            Self::Ramfs => mount(words("-t ramfs"), Path::new("ramfs"), point),
             Self::Ext4 => self.mount_image(16, "mkfs.ext4 -q -F -b 4096 -N 1024", point),
             Self::Xfs => self.mount_image(320, "mkfs.xfs -q -f", point),
             Self::Btrfs => self.mount_image(256, "mkfs.btrfs -q -f", point),
