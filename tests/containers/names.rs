@@ -31,7 +31,7 @@ fn ps_lists_what_is_mounted_and_with_a_all_containers() {
         lines[0].split_whitespace().collect::<Vec<_>>(),
         ["NAME", "IMAGE", "MOUNTPOINT", "CREATED", "STATUS"]
     );
-    assert!(lines[1].starts_with("web    app:latest   "), "{lines:?}");
+    assert!(lines[1].starts_with("web       app:latest   "), "{lines:?}");
     assert!(lines[1].ends_with("   mounted") && lines.len() == 2, "{lines:?}");
     let all: Vec<Value> = stage
         .program

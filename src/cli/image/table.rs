@@ -10,6 +10,11 @@ pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
+/// The fewest characters that a column has, the spaces behind it included.
+const NARROWEST: usize = 10;
+/// The spaces between columns.
+const APART: usize = 3;
+
 impl Table {
     /// Begins with the heading.
     pub fn new(heading: &[&str]) -> Self {
@@ -21,20 +26,20 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| one_line(&cell)).collect());
     }
 
-    /// Writes all rows: columns are three spaces apart.
+    /// Writes all rows: columns are three spaces apart and at least [`NARROWEST`] wide. The last one is not filled up.
     pub fn write(&self, mut out: impl Write) -> io::Result<()> {
         let columns = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+            NARROWEST.max(widest + APART)
         };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widths: Vec<usize> = (1..columns).map(|column| width(column - 1)).collect();
         for row in &self.rows {
-            let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&format!("{cell:width$}   "));
+                write!(out, "{cell:width$}")?;
             }
-            writeln!(out, "{}", line.trim_end())?;
+            writeln!(out, "{}", row.last().map_or("", String::as_str))?;
         }
         Ok(())
     }
@@ -142,5 +147,22 @@ mod tests {
         let mut out = Vec::new();
         table.write(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "A            B\na\\u{1b}[2J   b\\n\n");
+    }
+
+    /// As docker 28.2 writes `history` of an image.
+    #[test]
+    fn columns_are_those_of_docker() {
+        let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+        let row = |cells: [&str; 5]| cells.map(ToOwned::to_owned);
+        table.row(row(["aaaaaaaaaaaa", "3 years ago", "/bin/sh", "5B", ""]));
+        table.row(row(["<missing>", "3 years ago", "x", "0B", "made"]));
+        let mut out = Vec::new();
+        table.write(&mut out).unwrap();
+        let docker = [
+            "IMAGE          CREATED       CREATED BY   SIZE      COMMENT\n",
+            "aaaaaaaaaaaa   3 years ago   /bin/sh      5B        \n",
+            "<missing>      3 years ago   x            0B        made\n",
+        ];
+        assert_eq!(String::from_utf8(out).unwrap(), docker.concat());
     }
 }
