@@ -9,6 +9,7 @@ use std::fs;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 
+use super::manifest::{self, Manifest};
 use super::{Digest, Error, Result, Store, locked};
 
 /// An index without tags.
@@ -41,7 +42,8 @@ impl Store {
         entries.iter().map(|entry| self.entry(entry)).collect()
     }
 
-    /// Gives a manifest a tag, which whatever had it loses; or lists it without one.
+    /// Gives a manifest a tag, which whatever had it loses; or lists it without one. What has lost its tag to the same image,
+    /// whose layers are only compressed in another way, is listed no more.
     pub fn tag(&self, tagged: &Tagged) -> Result<()> {
         self.change_index(|entries| {
             let manifest = tagged.manifest.to_string();
@@ -50,6 +52,11 @@ impl Store {
             });
             if let Some(name) = &tagged.name {
                 descriptor["annotations"] = json!({ REF_NAME: name });
+                let config = self.config_of(&tagged.manifest);
+                entries.retain(|old| {
+                    let replaced = old["digest"] != manifest && name_of(old) == Some(name);
+                    !replaced || config.is_none() || config != self.config_of_entry(old)
+                });
                 for old in entries.iter_mut().filter(|entry| entry["digest"] != manifest) {
                     take_tag(old, name);
                 }
@@ -80,6 +87,18 @@ impl Store {
     pub fn forget(&self, manifest: &Digest) -> Result<()> {
         let manifest = manifest.to_string();
         self.change_index(|entries| entries.retain(|entry| entry["digest"] != manifest))
+    }
+
+    /// The configuration that a manifest names; `None` if that cannot be read.
+    fn config_of(&self, digest: &Digest) -> Option<Digest> {
+        let image = self.read_blob(digest, manifest::LONGEST).ok()?;
+        let media_type =
+            manifest::own_type(&image).unwrap_or_else(|| manifest::MANIFEST.to_owned());
+        Some(Manifest::read(&image, &media_type).ok()?.config.digest)
+    }
+
+    fn config_of_entry(&self, entry: &Value) -> Option<Digest> {
+        self.config_of(&entry["digest"].as_str()?.parse().ok()?)
     }
 
     fn change_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {

@@ -296,6 +296,29 @@ fn names_come_and_go() {
 }
 
 #[test]
+fn an_image_that_comes_again_with_other_blobs_is_listed_once() {
+    let (program, image) = (Program::new(), TestImage::small());
+    let forms: [(&str, Files); 3] = [
+        ("docker", image.old_docker("app:1")),
+        ("gzip", image.oci("app:1", gzip, "+gzip")),
+        ("zstd", image.oci("app:1", zstd, "+zstd")),
+    ];
+    for (form, files) in &forms {
+        program.write("image.tar", &archive(files));
+        program.says("image load image.tar");
+        let list = program.says("image ls");
+        assert_eq!(list.lines().count(), 2, "{form}: {list}");
+        assert!(!list.contains("<none>"), "{form}: {list}");
+        assert_eq!(program.json("image inspect app:1")[0]["Id"], image.id(), "{form}");
+    }
+    // Of another image that has had the name a row stays.
+    let base = TestImage { layers: image.layers[..1].to_vec() };
+    program.write("image.tar", &archive(&base.old_docker("app:1")));
+    program.says("image load image.tar");
+    assert_eq!(program.says("image ls").matches("<none>   ").count(), 2);
+}
+
+#[test]
 fn garbage_is_what_nothing_refers_to() {
     let program = Program::new();
     program.write("1.tar", &archive(&TestImage::small().docker("one")));
