@@ -93,7 +93,7 @@ fn a_container_is_committed_whose_image_has_lost_its_name() {
     fs::write(running.point.join("new"), "x").unwrap();
     running.unmount();
     let store = &running.store;
-    store.says("image rm base:1");
+    store.says("image rm -f base:1");
     store.says("store gc");
     store.says("commit web new:1");
     assert_eq!(store.inspect("new:1")["RootFS"]["Layers"].as_array().unwrap().len(), 2);

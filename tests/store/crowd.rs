@@ -37,7 +37,7 @@ fn work(program: &Program, process: u64, mut random: Random, end: Instant) {
                 does(program, &format!("image load -q -t app:{number} {number}.tar"), "");
             }
             3 | 4 => {
-                does(program, &format!("image rm app:{number}"), missing);
+                does(program, &format!("image rm -f app:{number}"), missing);
             }
             5 => {
                 does(program, "store gc", "");

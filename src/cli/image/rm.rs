@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use clap::Args;
 
 use crate::cli::error::{CliError, one_line};
+use crate::container::{Container, live_mounts};
+use crate::store::image::Image;
 use crate::store::{Error, Kind, Store};
 
 /// Take names from images
@@ -16,7 +18,8 @@ pub struct RmArgs {
     #[arg(value_name = "NAME", required = true)]
     images: Vec<String>,
 
-    /// Remove an image that is named by its id also if it has several names
+    /// Remove an image also if a container or a mount is over it, which keeps what it needs of it, or if it is named by its
+    /// id and has several names
     #[arg(short, long)]
     force: bool,
 }
@@ -41,10 +44,19 @@ impl RmArgs {
             image => image?,
         };
         let by_name = image.tags.iter().find(|tag| **tag == name || *tag == text);
+        let user = user(store, &image)?;
+        if let Some(user) = &user
+            && !self.force
+            && (by_name.is_none() || image.tags.len() == 1)
+        {
+            let line =
+                format!("conflict: unable to remove image {text} (must force): {user} is using it");
+            return Err(Error::failure(line).into());
+        }
         if let Some(tag) = by_name {
             let gone = store.untag(tag)?;
             writeln!(out, "Untagged: {}", one_line(tag))?;
-            if gone {
+            if gone && user.is_none() {
                 writeln!(out, "Deleted: {}", image.id())?;
             }
             return Ok(());
@@ -60,6 +72,22 @@ impl RmArgs {
         for tag in &image.tags {
             writeln!(out, "Untagged: {}", one_line(tag))?;
         }
-        Ok(writeln!(out, "Deleted: {}", image.id())?)
+        // What somebody uses stays until that goes.
+        if user.is_none() {
+            writeln!(out, "Deleted: {}", image.id())?;
+        }
+        Ok(())
     }
+}
+
+/// A container that is over the image, or a mount of it.
+fn user(store: &Store, image: &Image) -> Result<Option<String>, Error> {
+    let containers = Container::list(store)?;
+    let over = |container: &&Container| container.record().config == image.id();
+    if let Some(container) = containers.iter().find(over) {
+        return Ok(Some(format!("container {}", container.record().name)));
+    }
+    let mounts = live_mounts(store.root())?;
+    let mount = mounts.iter().find(|(_, mount)| mount.config == image.id());
+    Ok(mount.map(|(name, _)| format!("mount {name}")))
 }
