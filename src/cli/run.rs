@@ -16,6 +16,7 @@ use crate::mount::request::MountRequest;
 use crate::run::command::{Defaults, Wishes};
 use crate::run::{self, Program, Request, RootSource, RunError, Volume};
 use crate::store::Store;
+use crate::store::seal::Seal;
 
 /// Run a program of an image in a container
 ///
@@ -77,8 +78,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
 
+    /// Refuse the image unless this is its seal (plyfs image seal), and verify all that is read of it
+    #[arg(long, value_name = "HEX")]
+    require_seal: Option<Seal>,
+
     /// Run in this directory, which is changed in place, instead of an image
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["rm", "name"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["rm", "name", "require_seal"])]
     rootfs: Option<PathBuf>,
 
     /// The image, and what to run instead of its command
@@ -110,6 +115,7 @@ impl RunArgs {
         let store = self.store.open()?;
         let root = store.root().to_owned();
         let found = store.find_image(image)?;
+        let id = found.id();
         let defaults: Option<Defaults> =
             serde_json::from_value(found.config.config).map_err(|error| {
                 let line = format!("image {image}: its configuration cannot be read: {error}");
@@ -118,7 +124,7 @@ impl RunArgs {
         let wanted = ImageMount {
             image: Some(image.to_owned()),
             changes: Changes::Container(self.name.take()),
-            seal: None,
+            seal: self.require_seal,
             request: MountRequest {
                 source: None,
                 mountpoint: PathBuf::new(),
@@ -131,6 +137,11 @@ impl RunArgs {
         };
         let prepared = Prepared::new(store, wanted)?;
         let name = prepared.name().to_owned();
+        if prepared.container().is_some_and(|container| container.record().config != id) {
+            prepared.abandon();
+            let line = format!("image {image}: it has just become another; run it again");
+            return Err(CliError::Failure(line));
+        }
         if !prepared.is_new() {
             prepared.abandon();
             return Err(CliError::Failure(format!(

@@ -27,6 +27,8 @@ pub struct Access {
     pub verify: bool,
     /// The file of credentials, instead of the usual ones.
     pub file: Option<PathBuf>,
+    /// Credentials, instead of any file.
+    pub credentials: Option<Credentials>,
 }
 
 /// One repository.
@@ -100,7 +102,10 @@ const ANSWER: Duration = Duration::from_secs(600);
 impl Client {
     /// Finds out how the registry of `target` speaks.
     pub fn connect(target: Target, access: &Access, scopes: Vec<String>) -> Result<Self> {
-        let credentials = Credentials::find(&target, access.file.as_deref())?;
+        let credentials = match &access.credentials {
+            Some(given) => Some(given.clone()),
+            None => Credentials::find(&target, access.file.as_deref())?,
+        };
         let agent = Agent::config_builder()
             .user_agent(concat!("plyfs/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")

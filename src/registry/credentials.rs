@@ -1,17 +1,18 @@
 //! Credentials, as `podman login`, `skopeo login` and `docker login` leave them: containers-auth.json(5), and `auths` of
-//! docker's config.json. Programs that keep them elsewhere (`credsStore`, `credHelpers`) are not asked.
+//! docker's config.json. Programs that keep them elsewhere (`credsStore`, `credHelpers`) are asked by `credential_program`.
 
 use std::env;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::Target;
+use super::{Target, credential_program};
 use crate::store::{Error, Result};
 
 /// What lets somebody in.
@@ -26,6 +27,16 @@ pub enum Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credentials(..)")
+    }
+}
+
+/// `USER:PASSWORD`.
+impl FromStr for Credentials {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let (user, password) = text.split_once(':').ok_or("it is not USER:PASSWORD")?;
+        Ok(Self::Password(user.to_owned(), password.to_owned()))
     }
 }
 
@@ -101,8 +112,13 @@ fn of_file(target: &Target, path: &Path, bytes: &[u8]) -> Result<Option<Credenti
     let file: Value = serde_json::from_slice(bytes).map_err(|error| {
         Error::failure(format!("{}: no file of credentials: {error}", path.display()))
     })?;
-    let Some(auths) = file["auths"].as_object() else { return Ok(None) };
     let registry = target.registry();
+    if let Some(program) = program(&file, registry)
+        && let Some(found) = credential_program::ask(program, registry)
+    {
+        return Ok(Some(found));
+    }
+    let Some(auths) = file["auths"].as_object() else { return Ok(None) };
     let full = format!("{registry}/{}", target.repository());
     // The longest key that the name begins with, part by part.
     let namespaces = full.match_indices('/').map(|(at, _)| &full[..at]).chain([full.as_str()]);
@@ -111,6 +127,15 @@ fn of_file(target: &Target, path: &Path, bytes: &[u8]) -> Result<Option<Credenti
         entry = auths.iter().find(|(key, _)| host_of(key) == registry).map(|(_, entry)| entry);
     }
     Ok(entry.and_then(Credentials::of_entry))
+}
+
+/// The program that keeps the credentials for a registry, after `docker-credential-`.
+fn program<'f>(file: &'f Value, registry: &str) -> Option<&'f str> {
+    let own = file["credHelpers"].as_object().and_then(|programs| {
+        programs.iter().find(|(key, _)| host_of(key) == registry).map(|(_, program)| program)
+    });
+    let program = own.unwrap_or(&file["credsStore"]).as_str();
+    program.filter(|program| !program.is_empty())
 }
 
 /// The registry of a key as docker writes it: `https://index.docker.io/v1/`.

@@ -9,6 +9,7 @@ pub mod blob;
 pub mod certificates;
 pub mod challenge;
 pub mod client;
+pub mod credential_program;
 pub mod credentials;
 mod pace;
 pub mod pull;

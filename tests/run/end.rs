@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -107,4 +108,33 @@ fn garbage_collection_does_not_wait_for_a_container() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
     stage.nothing_is_left();
+}
+
+#[test]
+fn an_image_that_is_not_what_the_seal_says_does_not_run() {
+    needs_root!();
+    for caller in CALLERS {
+        let stage = Stage::with(caller, |root| fs::write(root.join("etc/motd"), "sealed").unwrap());
+        let seal = stage.says("image", &["seal", "busybox"]).trim_end().to_owned();
+        let sealed = ["--rm", "--require-seal", &seal];
+        assert_eq!(
+            stage.shell(&sealed, "cat /etc/motd; echo x > /etc/new"),
+            "sealed",
+            "{caller:?}"
+        );
+        let other = format!("{}{}", if seal.starts_with('0') { 'f' } else { '0' }, &seal[1..]);
+        let (status, line) = stage.fails(&["--require-seal", &other, "busybox", "true"]);
+        assert_eq!(status, 125, "{caller:?}: {line}");
+        assert!(line.contains("seal"), "{caller:?}: {line}");
+        let hash = blake3::hash(b"sealed").to_hex();
+        let object = stage.path("store/objects").join(&hash[..2]).join(&hash[2..]);
+        fs::set_permissions(&object, PermissionsExt::from_mode(0o644)).unwrap();
+        fs::write(&object, "Sealed").unwrap();
+        let changed = "cat /etc/motd 2>&1; exit 0";
+        let told = stage.shell(&sealed, changed);
+        assert!(told.ends_with(": Input/output error\n"), "{caller:?}: {told}");
+        assert_eq!(stage.shell(&["--rm"], changed), "Sealed", "{caller:?}");
+        assert_eq!(stage.containers(), Vec::<String>::new(), "{caller:?}");
+        stage.nothing_is_left();
+    }
 }

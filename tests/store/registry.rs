@@ -1,11 +1,12 @@
 //! A real registry (Debian's docker-registry): what we push others pull, and what they push we pull.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use plyfs::store::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::peers::{is_missing, peer};
 use crate::program::{Program, TestImage, archive, gzip, zstd};
@@ -400,6 +401,65 @@ fn credentials_let_in() {
     let (status, line) = program.fails(&format!("image pull {name} --authfile auth.json"));
     assert_eq!(status, 1, "{line}");
     assert!(line.contains("401"), "{line}");
+}
+
+/// As `docker login` leaves them where a program keeps them: the file has none.
+#[test]
+fn programs_that_keep_credentials_let_in() {
+    let file = "user:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
+    let holder = Program::new();
+    holder.write("htpasswd", file.as_bytes());
+    let auth =
+        format!("auth: {{htpasswd: {{realm: x, path: {}}}}}", text(&holder.path("htpasswd")));
+    let Some(registry) = Registry::new("", &auth) else { return };
+    let (program, name) = (&registry.program, registry.name("x:1"));
+    program.write("image.tar", &archive(&TestImage::small().oci("x", gzip, "+gzip")));
+    program.says("image load -q image.tar");
+    program.says(&format!("image push x {name} --creds user:secret"));
+    let (status, line) = program.fails(&format!("image push x {name} --creds user"));
+    assert!(status == 2 && line.contains("it is not USER:PASSWORD"), "{line}");
+
+    let host = &name[..name.find('/').unwrap()];
+    let script = |name: &str, says: &str| {
+        let text = format!("#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] || exit 7\n{says}\n");
+        let path = format!("bin/docker-credential-{name}");
+        program.write(&path, text.as_bytes());
+        std::fs::set_permissions(program.path(&path), PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    script("good", r#"echo '{"ServerURL":"x","Username":"user","Secret":"secret"}'"#);
+    script("empty", "echo 'credentials not found in native keychain'; exit 1");
+    script("broken", "echo 'no keyring'; exit 1");
+    script("odd", "echo secret");
+    let pull = |config: &serde_json::Value| {
+        program.write("docker/config.json", config.to_string().as_bytes());
+        let path = format!("{}:{}", text(&program.path("bin")), std::env::var("PATH").unwrap());
+        let mut command = program.command(&format!("image pull -q {name}"));
+        command.env("DOCKER_CONFIG", program.path("docker")).env("PATH", path);
+        command.env_remove("REGISTRY_AUTH_FILE").env("HOME", program.path(""));
+        command.env("XDG_RUNTIME_DIR", program.path("")).env_remove("XDG_CONFIG_HOME");
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let entry = json!({ host: { "auth": "dXNlcjpzZWNyZXQ=" } });
+    for config in [
+        json!({ "credsStore": "good", "auths": { host: {} } }),
+        json!({ "credsStore": "broken", "credHelpers": { host: "good" } }),
+        json!({ "credsStore": "good", "credHelpers": { "other.example": "broken" } }),
+        json!({ "credsStore": "empty", "auths": entry }),
+    ] {
+        assert_eq!(pull(&config), (true, String::new()), "{config}");
+    }
+    for (config, why) in [
+        (json!({ "credsStore": "empty" }), ""),
+        (json!({ "credsStore": "broken" }), "docker-credential-broken: no keyring"),
+        (json!({ "credsStore": "odd" }), "docker-credential-odd: its answer is no credentials"),
+        (json!({ "credsStore": "none" }), "docker-credential-none: No such file or directory"),
+        (json!({ "credsStore": "/x" }), "no name of a program that keeps credentials"),
+    ] {
+        let (done, lines) = pull(&config);
+        assert!(!done && lines.contains("it wants credentials"), "{config}: {lines}");
+        assert!(lines.contains(why), "{config}: {lines}");
+    }
 }
 
 fn text(path: &Path) -> &str {
