@@ -103,7 +103,7 @@ fn garbage_collection_does_not_wait_for_a_container() {
         "usleep 300000; while test ! -e /go; do usleep 1000; done; cat /etc/passwd",
     );
     // The image may lose its name while it is used.
-    stage.says("image", &["rm", "busybox"]);
+    stage.says("image", &["rm", "-f", "busybox"]);
     stage.says("store", &["gc"]);
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
