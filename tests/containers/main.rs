@@ -12,6 +12,10 @@ mod store {
     pub mod support;
 }
 
+#[path = "../scenarios/volume.rs"]
+#[allow(dead_code)]
+mod volume;
+
 mod death;
 mod garbage;
 mod layers;
