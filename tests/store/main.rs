@@ -19,3 +19,4 @@ mod room;
 mod server;
 mod strangers;
 mod support;
+mod watch;
