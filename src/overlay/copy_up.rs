@@ -221,7 +221,7 @@ impl Overlay {
         };
         let object = staged.object();
         let made = object.stat()?;
-        let listed = self.lowers.xattr_names(&place);
+        let listed = self.lower_xattr_names(node, &place);
         let mut data_source = None;
         if let (FileKind::Regular, Some(target)) = (node.kind, staged.file()) {
             let source = self.listed_data_place(node, &place, || listed.clone())?;

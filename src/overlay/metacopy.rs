@@ -100,7 +100,7 @@ impl Overlay {
 
     /// Where the data of a lower file is.
     pub(super) fn lower_data_place(&self, node: &Node, place: &LowerPlace) -> Result<LowerPlace> {
-        self.listed_data_place(node, place, || self.lowers.xattr_names(place))
+        self.listed_data_place(node, place, || self.lower_xattr_names(node, place))
     }
 
     /// The same for those who know its attributes, or ask for them.

@@ -159,6 +159,11 @@ impl Overlay {
         self.lowers_change = true;
     }
 
+    /// Whether lower layers are not to be relied on to stay as they are.
+    fn lowers_may_change(&self) -> bool {
+        self.lowers_change || self.changing.is_some()
+    }
+
     /// The node `id`.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -32,6 +32,9 @@ pub(super) struct Node {
     /// References held by the caller; changed under the node table's lock only.
     pub lookups: Lookups,
     pub kind: FileKind,
+    /// Whether its object in a lower layer is known to have no extended attributes. Says nothing of one in the upper
+    /// layer.
+    pub bare_below: AtomicBool,
     /// Held during a copy-up of this node.
     pub copy_up: Mutex<()>,
     /// Held while the layers are asked what is in this directory.
@@ -125,6 +128,7 @@ impl Node {
             ino,
             lookups: Lookups::default(),
             kind,
+            bare_below: AtomicBool::new(false),
             copy_up: Mutex::new(()),
             reading: Mutex::new(()),
             state,

@@ -1,15 +1,16 @@
 //! Extended attributes as the mount shows them.
 
 use std::ffi::OsStr;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::XattrFlags;
 
 use super::attr::CAPABILITY;
 use super::copy_up::Wanted;
 use super::locate::Located;
-use super::node::NodeId;
+use super::node::{Node, NodeId};
 use super::{Caller, Overlay, Result, acl, capability};
-use crate::layer::xattr_names;
+use crate::layer::{LowerPlace, xattr_names};
 use crate::sys::Errno;
 
 impl Overlay {
@@ -26,7 +27,7 @@ impl Overlay {
                 Err(Errno::OPNOTSUPP) if acl::is_acl(name) => Err(Errno::NODATA),
                 result => result,
             },
-            Located::Lower(place) => self.lowers.xattr(&place, &stored)?.ok_or(Errno::NODATA),
+            Located::Lower(place) => self.lower_xattr(&node, &place, &stored),
         })?;
         if acl::is_acl(name) {
             let user = |id| Some(self.ids.shown_uid(id));
@@ -43,10 +44,39 @@ impl Overlay {
         let node = self.node(id)?;
         let stored = self.at(&node, |located| match located {
             Located::Upper(object) => object.xattr_names(),
-            Located::Lower(place) => self.lowers.xattr_names(&place),
+            Located::Lower(place) => self.lower_xattr_names(&node, &place),
         })?;
         let shown = stored.iter().filter_map(|name| xattr_names::shown(name));
         Ok(shown.map(|name| name.into()).collect())
+    }
+
+    /// The names of all extended attributes of `node` at `place`, where it lies in a lower layer; the union's own marks
+    /// are not filtered. That there are none is remembered.
+    pub(super) fn lower_xattr_names(
+        &self,
+        node: &Node,
+        place: &LowerPlace,
+    ) -> Result<Vec<Box<OsStr>>> {
+        if node.bare_below.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        let names = self.lowers.xattr_names(place)?;
+        if names.is_empty() && !self.lowers_may_change() {
+            node.bare_below.store(true, Ordering::Relaxed);
+        }
+        Ok(names)
+    }
+
+    fn lower_xattr(&self, node: &Node, place: &LowerPlace, name: &OsStr) -> Result<Vec<u8>> {
+        // The kernel asks for it before each first write and change of owner, programs that compare trees for each file.
+        // Nearly no file has it or any other attribute, and who asks wants the names of all next, as does a copy-up.
+        if name == CAPABILITY {
+            let names = self.lower_xattr_names(node, place)?;
+            if !names.iter().any(|known| **known == *name) {
+                return Err(Errno::NODATA);
+            }
+        }
+        self.lowers.xattr(place, name)?.ok_or(Errno::NODATA)
     }
 
     /// Sets an attribute; `create` and `replace` as in setxattr(2).

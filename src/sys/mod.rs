@@ -23,6 +23,7 @@ pub mod process;
 pub mod stat;
 pub mod write_order;
 pub mod xattr;
+mod xattr_at;
 
 pub use name::Name;
 pub use object::Object;

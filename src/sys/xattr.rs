@@ -1,5 +1,5 @@
-//! Extended attributes of an [`Object`], by way of `/proc/self/fd`, so that symbolic links, devices and
-//! files that cannot be opened have theirs too.
+//! Extended attributes of an [`Object`], by its name or by way of `/proc/self/fd`, so that symbolic links, devices
+//! and files that cannot be opened have theirs too.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::XattrFlags;
 
-use super::{Errno, Object, Result, open};
+use super::{Errno, Object, Result, open, xattr_at};
 
 /// The largest value and the largest list of names of the Linux kernel (`XATTR_SIZE_MAX`,
 /// `XATTR_LIST_MAX`), in bytes.
@@ -31,19 +31,31 @@ impl Object {
 
     /// The value of the attribute `name`.
     pub fn get_xattr(&self, name: &OsStr) -> Result<Vec<u8>> {
-        let (path, follow) = self.xattr_path();
-        sized(|buffer| match follow {
-            true => rustix::fs::getxattr(path.as_slice(), name, buffer),
-            false => rustix::fs::lgetxattr(path.as_slice(), name, buffer),
+        sized(|buffer| {
+            if let Self::Child(dir, child) = self
+                && let Some(result) = xattr_at::get(dir.as_fd(), child, name, buffer)
+            {
+                return result;
+            }
+            match self.xattr_path() {
+                (path, true) => rustix::fs::getxattr(path, name, buffer),
+                (path, false) => rustix::fs::lgetxattr(path, name, buffer),
+            }
         })
     }
 
     /// The names of all attributes that this process may see; empty where there can be none.
     pub fn xattr_names(&self) -> Result<Vec<Box<OsStr>>> {
-        let (path, follow) = self.xattr_path();
-        let list = sized(|buffer| match follow {
-            true => rustix::fs::listxattr(path.as_slice(), buffer),
-            false => rustix::fs::llistxattr(path.as_slice(), buffer),
+        let list = sized(|buffer| {
+            if let Self::Child(dir, child) = self
+                && let Some(result) = xattr_at::list(dir.as_fd(), child, buffer)
+            {
+                return result;
+            }
+            match self.xattr_path() {
+                (path, true) => rustix::fs::listxattr(path, buffer),
+                (path, false) => rustix::fs::llistxattr(path, buffer),
+            }
         });
         match list {
             Ok(list) => Ok(list
@@ -91,14 +103,13 @@ impl Object {
 
 /// Calls `read` with a buffer of the common size, and again with the largest when that was too small.
 fn sized(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
-    let mut buffer = vec![0; COMMON];
-    let length = match read(&mut buffer) {
-        Err(Errno::RANGE) => {
-            buffer.resize(LARGEST, 0);
-            read(&mut buffer)?
-        }
-        result => result?,
-    };
+    let mut common = [0; COMMON];
+    match read(&mut common) {
+        Err(Errno::RANGE) => {}
+        result => return Ok(common[..result?].to_vec()),
+    }
+    let mut buffer = vec![0; LARGEST];
+    let length = read(&mut buffer)?;
     buffer.truncate(length);
     Ok(buffer)
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use plyfs::overlay::{Config, Entry, Flow, NodeId, Overlay};
+use plyfs::sys::Errno;
 
 use crate::syscalls::{Answer, watch};
 use crate::tree;
@@ -92,6 +93,53 @@ fn looking_at_files_costs_what_is_documented() {
         overlay.read(file, 0, &mut [0; 4]).unwrap();
         let (cost, read) = calls(|| overlay.read(file, 0, &mut [0; 4]).unwrap());
         assert_eq!((cost.as_str(), read), ("preadv2", 4), "reading a file that is open");
+    }
+}
+
+#[test]
+fn attributes_of_a_lower_file_without_any_are_asked_for_once() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let union = |changing| {
+        let lower = scratch.path().join(if changing { "changing" } else { "lower" });
+        tree::make(&lower, "f bare text=text\nf none\nf marked user.x=1");
+        Overlay::open(&Config { lower: vec![lower], changing, ..Config::default() }).unwrap()
+    };
+    // Not every kernel and filter of system calls has the newer ones.
+    let modern =
+        |cost: String| cost.replace("lgetxattr", "getxattrat").replace("llistxattr", "listxattrat");
+    let capability = |overlay: &Overlay, id| {
+        let (cost, value) = calls(|| overlay.get_xattr(id, OsStr::new("security.capability")));
+        assert_eq!(value, Err(Errno::NODATA));
+        modern(cost)
+    };
+    let names = |overlay: &Overlay, id| {
+        let (cost, names) = calls(|| overlay.list_xattr(id).unwrap());
+        (modern(cost), names.len())
+    };
+    let overlay = union(false);
+    let find = |overlay: &Overlay, name| lookup(overlay, ROOT, name).1.unwrap().node;
+    let bare = find(&overlay, "bare");
+    assert_eq!(capability(&overlay, bare), "listxattrat", "the first question");
+    assert_eq!(names(&overlay, bare), (String::new(), 0), "the names then");
+    assert_eq!(capability(&overlay, bare), "", "the question again");
+    let (cost, _) = calls(|| overlay.read(bare, 0, &mut [0; 4]).unwrap());
+    assert!(!cost.contains("xattr"), "a file without any cannot be a metacopy: {cost}");
+    let none = find(&overlay, "none");
+    assert_eq!(names(&overlay, none), ("listxattrat".into(), 0), "the names first");
+    assert_eq!(capability(&overlay, none), "", "the question then");
+    let marked = find(&overlay, "marked");
+    for _ in 0..2 {
+        assert_eq!(capability(&overlay, marked), "listxattrat", "of a file with others");
+        assert_eq!(names(&overlay, marked), ("listxattrat".into(), 1));
+    }
+
+    let overlay = union(true);
+    let bare = find(&overlay, "bare");
+    for _ in 0..2 {
+        assert_eq!(capability(&overlay, bare), "listxattrat", "of a layer that others change");
     }
 }
 

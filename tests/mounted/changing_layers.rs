@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use crate::support::posix::{append, chmod, errno, exists, mode, names, set_xattr, text};
+use crate::support::posix::{append, chmod, errno, exists, mode, names, set_xattr, text, xattrs};
 use crate::support::{Builder, Union};
 use crate::{isolated, needs_root, not_with};
 
@@ -114,6 +114,9 @@ fn attributes_and_contents_change() {
     fs::write(union.lower(0, "d/a"), "3").unwrap();
     assert_eq!((text(union.path("d/a")), read()), ("3".into(), "3".into()));
     assert_eq!(inode(union.path("d/a")), number);
+    assert_eq!(xattrs(union.path("d/a")), Vec::<String>::new());
+    set_xattr(union.lower(0, "d/a"), "user.x", b"new").unwrap();
+    assert_eq!(xattrs(union.path("d/a")), ["user.x"]);
 }
 
 fn a_replaced_file_stays_itself_for_who_has_it_open() {

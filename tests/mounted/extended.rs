@@ -92,6 +92,60 @@ fn attributes_of_overlays_set_inside_are_escaped_and_shown_as_set() {
     assert_eq!(get_xattr(union.upper("a"), "trusted.overlay.overlay.x"), Err(Errno::NODATA));
 }
 
+/// A capability as setcap(8) writes it: `cap_net_raw=ep`.
+const NET_RAW: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+#[test]
+fn attributes_set_on_files_that_were_known_to_have_none_are_seen() {
+    needs_root!();
+    let lower =
+        "f a text=a\nf b text=b\nf c text=c user.x=c\nd d\nl link to=a\nf hard\nh other to=hard";
+    let mut union = Union::new().lower(lower).mount();
+    let capability = |name: &str| get_xattr(union.path(name), "security.capability");
+    for name in ["a", "b", "d", "link", "hard", "other"] {
+        assert_eq!(capability(name), Err(Errno::NODATA), "{name}");
+        assert_eq!(xattrs(union.path(name)), Vec::<String>::new(), "{name}");
+    }
+    set_xattr(union.path("a"), "security.capability", NET_RAW).unwrap();
+    assert_eq!(capability("a"), Ok(NET_RAW.to_vec()));
+    assert_eq!(xattrs(union.path("a")), ["security.capability"]);
+    set_xattr(union.path("d"), "user.x", b"d").unwrap();
+    assert_eq!(xattrs(union.path("d")), ["user.x"]);
+    set_xattr(union.path("link"), "trusted.x", b"l").unwrap();
+    assert_eq!(xattrs(union.path("link")), ["trusted.x"]);
+    set_xattr(union.path("hard"), "security.capability", NET_RAW).unwrap();
+    assert_eq!(capability("other"), Ok(NET_RAW.to_vec()), "by another name");
+    std::fs::rename(union.path("c"), union.path("b")).unwrap();
+    assert_eq!(xattrs(union.path("b")), ["user.x"], "of what was renamed over it");
+    remove_xattr(union.path("a"), "security.capability").unwrap();
+    assert_eq!(capability("a"), Err(Errno::NODATA));
+    set_xattr(union.path("a"), "security.capability", NET_RAW).unwrap();
+    union.remount();
+    assert_eq!(get_xattr(union.path("a"), "security.capability"), Ok(NET_RAW.to_vec()));
+    assert_eq!(xattrs(union.path("b")), ["user.x"]);
+}
+
+#[test]
+fn attributes_set_while_others_ask_for_them_are_seen_at_once() {
+    needs_root!();
+    let files: Vec<String> = (0..200).map(|n| format!("f {n}")).collect();
+    let union = Union::new().lower(&files.join("\n")).mount();
+    for n in 0..200 {
+        let path = union.path(n.to_string());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let known = llistxattr(&path, &mut [0; 64][..]).unwrap();
+                    assert!([0, "security.capability\0".len()].contains(&known), "{known}");
+                });
+            }
+            set_xattr(&path, "security.capability", NET_RAW).unwrap();
+            assert_eq!(get_xattr(&path, "security.capability"), Ok(NET_RAW.to_vec()), "{n}");
+            assert_eq!(xattrs(&path), ["security.capability"], "{n}");
+        });
+    }
+}
+
 #[test]
 fn inode_flags_are_read_and_set() {
     needs_root!();

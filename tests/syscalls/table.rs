@@ -138,7 +138,23 @@ pub static OLD_CALLS: [Entry; 21] = calls! {
 #[cfg(not(target_arch = "x86_64"))]
 pub static OLD_CALLS: [Entry; 0] = [];
 
+/// Calls of Linux 6.13, by the same numbers on every processor (asm-generic/unistd.h).
+pub static NEW_CALLS: [Entry; 2] = [
+    Entry {
+        number: 464,
+        name: "getxattrat",
+        args: &[Fd, Path, Number, Text, Other, Number],
+        changes: false,
+    },
+    Entry {
+        number: 465,
+        name: "listxattrat",
+        args: &[Fd, Path, Number, Other, Number],
+        changes: false,
+    },
+];
+
 /// All calls that are watched.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    CALLS.iter().chain(&OLD_CALLS)
+    CALLS.iter().chain(&OLD_CALLS).chain(&NEW_CALLS)
 }
