@@ -154,39 +154,3 @@ fn help_goes_to_standard_output() {
         }
     }
 }
-
-#[test]
-fn the_install_script_puts_everything_below_destdir() {
-    let place = tempfile::tempdir().unwrap();
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/install"));
-    command.args(["--prefix", "/usr", "--program", env!("CARGO_BIN_EXE_plyfs")]);
-    let output = command.env("DESTDIR", place.path()).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-
-    let at = |path: &str| place.path().join(path);
-    let version = Command::new(at("usr/bin/plyfs")).arg("--version").output().unwrap();
-    assert!(stdout(&version).starts_with("plyfs "), "{}", stderr(&version));
-    for file in ["man/man1/plyfs.1", "doc/plyfs/README.md", "doc/plyfs/options.md"] {
-        assert!(at("usr/share").join(file).metadata().unwrap().len() > 1000, "{file}");
-    }
-    for name in ["mount.plyfs", "mount.fuse.plyfs"] {
-        let target = std::fs::read_link(at("sbin").join(name)).unwrap();
-        assert_eq!(target.to_str(), Some("/usr/bin/plyfs"), "{name}");
-    }
-    // Each file that it names is there, and no other.
-    let mut found = Vec::new();
-    let mut open = vec![place.path().to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let entry = entry.unwrap();
-            match entry.file_type().unwrap().is_dir() {
-                true => open.push(entry.path()),
-                false => found.push(entry.path().to_str().unwrap().to_owned()),
-            }
-        }
-    }
-    let mut said: Vec<_> = stdout(&output).lines().map(str::to_owned).collect();
-    found.sort();
-    said.sort();
-    assert_eq!(said, found);
-}

@@ -1,22 +1,22 @@
-//! `plyfs generate`: the parts of the documentation that derive from the command line's definition.
+//! `plyfs generate`: what derives from the command line's definition: parts of the documentation, completions.
 
 use std::io::{self, Write};
 
-use clap::{Args, Command, CommandFactory, ValueEnum};
+use clap::{Args, Command, CommandFactory, Subcommand};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use super::error::CliError;
-use super::{Cli, option_docs};
+use super::{Cli, completions, option_docs};
 
-/// Write documentation to standard output
+/// Write documentation, or completions for a shell, to standard output
 #[derive(Args, Debug)]
 pub struct GenerateArgs {
-    /// What to write
+    #[command(subcommand)]
     document: Document,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Subcommand)]
 enum Document {
     /// The manual page (man/plyfs.1)
     Man,
@@ -24,6 +24,11 @@ enum Document {
     Options,
     /// The table of docs/check.md
     Findings,
+    /// What completes the words of a command line
+    Completions {
+        /// The shell that reads it
+        shell: completions::Shell,
+    },
 }
 
 impl GenerateArgs {
@@ -33,6 +38,9 @@ impl GenerateArgs {
             Document::Man => man()?,
             Document::Options => option_docs::markdown().into_bytes(),
             Document::Findings => super::check::markdown().into_bytes(),
+            Document::Completions { shell } => {
+                completions::script(shell, &Cli::command()).into_bytes()
+            }
         };
         Ok(io::stdout().write_all(&text)?)
     }

@@ -6,6 +6,7 @@
 mod called_as;
 mod check;
 mod commit;
+mod completions;
 mod convert;
 mod diff;
 mod error;

@@ -52,9 +52,8 @@ impl Launch {
         // Not sooner: a ^C at the terminal is to reach both of us while the caller waits.
         setsid().map_err(MountError::system("setsid"))?;
         chdir("/").map_err(MountError::system("chdir /"))?;
-        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        let null = null.map_err(MountError::system("/dev/null"))?;
-        dup2_stdin(&null).map_err(MountError::system("stdin"))?;
+        let (empty, null) = nowhere().map_err(MountError::system("/dev/null"))?;
+        dup2_stdin(&empty).map_err(MountError::system("stdin"))?;
         dup2_stdout(&null).map_err(MountError::system("stdout"))?;
         match &caller.log_file {
             Some(file) => dup2_stderr(file),
@@ -73,6 +72,21 @@ impl Launch {
         }
         self.0 = None;
         Ok(())
+    }
+}
+
+/// What holds nothing to read, and what takes no output. In a root directory without devices these are pipes that have lost
+/// their other ends.
+fn nowhere() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let null = |flags| open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty());
+    match null(OFlags::RDONLY) {
+        Ok(empty) => Ok((empty, null(OFlags::WRONLY)?)),
+        Err(Errno::NOENT) => {
+            let (empty, _) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (_, null) = pipe_with(PipeFlags::CLOEXEC)?;
+            Ok((empty, null))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -197,14 +197,16 @@ pub fn lift_file_size_limit() -> Result<()> {
 /// [`give_memory_back`] does not reach. By itself glibc allows twice the largest piece that was ever freed, up to
 /// 64 MiB. To be called before there are threads.
 pub fn bound_free_memory() {
-    const KEPT: i32 = 512 * 1024;
-    // What is larger has a mapping of its own. The buffers of messages are not: a mapping for each is slow.
-    const LARGEST_IN_HEAP: i32 = 1024 * 1024;
-    // SAFETY: sets two numbers of the allocator.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    unsafe {
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_IN_HEAP);
+    {
+        const KEPT: i32 = 512 * 1024;
+        // What is larger has a mapping of its own. The buffers of messages are not: a mapping for each is slow.
+        const LARGEST_IN_HEAP: i32 = 1024 * 1024;
+        // SAFETY: sets two numbers of the allocator.
+        unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_IN_HEAP);
+        }
     }
 }
 

@@ -62,6 +62,23 @@ impl OptionSpec {
         format!("{}{}", self.name, self.value.syntax())
     }
 
+    /// How it can begin on a command line: the name, with each word that may follow, or with `=` alone; nothing for what
+    /// is refused, has no effect, or stands for other names.
+    pub fn spellings(&self) -> Vec<String> {
+        let is_offered = matches!(self.status, Status::Implemented | Status::Kernel);
+        match is_offered && !self.name.ends_with('*') {
+            true => {
+                self.value.beginnings().iter().map(|text| format!("{}{text}", self.name)).collect()
+            }
+            false => Vec::new(),
+        }
+    }
+
+    /// Whether its value is the path of a directory, or several.
+    pub fn takes_directories(&self) -> bool {
+        matches!(self.value, Value::Path(_) | Value::Layers(_))
+    }
+
     pub(super) fn apply(&self, draft: &mut Draft, text: Option<&[u8]>) -> Result<(), OptionError> {
         self.value.apply(self.name, text, draft)
     }

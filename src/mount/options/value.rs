@@ -62,6 +62,16 @@ impl Value {
         }
     }
 
+    /// What may follow the name on a command line, as far as that is known beforehand.
+    pub fn beginnings(&self) -> Vec<String> {
+        match self {
+            Value::Flag(_) | Value::Ignored | Value::Refused(_) => vec![String::new()],
+            Value::Bool(_) => vec!["=0".into(), "=1".into()],
+            Value::Word(words) => words.iter().map(|(word, _)| format!("={word}")).collect(),
+            _ => vec!["=".into()],
+        }
+    }
+
     /// Whether the kind goes with a `=` (true) or without one.
     pub fn suits(&self, has_value: bool) -> bool {
         match self {

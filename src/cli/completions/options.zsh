@@ -1,0 +1,5 @@
+(( $+functions[_plyfs_options] )) ||
+_plyfs_options() {
+    _values -s , 'mount option' \
+VALUES
+}
