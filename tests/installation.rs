@@ -81,7 +81,7 @@ fn is_root(what: &str) -> bool {
 /// Runs a script in a mount namespace of its own, which takes away what it mounts.
 fn in_namespace(script: &str, arguments: &[&OsStr]) -> String {
     let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "private", "timeout", "100", "sh", "-ec", script, "sh"]);
+    command.args(["-m", "--propagation", "private", "timeout", "400", "sh", "-ec", script, "sh"]);
     succeeds(command.args(arguments))
 }
 
@@ -246,7 +246,7 @@ fn heavy_an_installed_package_serves_mount_and_fstab_and_goes_without_a_trace() 
         for at in proc dev sys; do mount --rbind /$at root/$at; done
         mount -t tmpfs tmpfs root/mnt
         cat >root/inside <<'END'
-            dpkg -i /plyfs.deb >/dev/null
+            dpkg --force-unsafe-io -i /plyfs.deb >/dev/null
             (cd / && md5sum --quiet -c /var/lib/dpkg/info/plyfs.md5sums)
             cd /mnt; mkdir lower upper work merged; echo low >lower/a
             options=lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work

@@ -1,5 +1,5 @@
 # What containerd's fuse-overlayfs snapshotter calls, which is not a package: the helper mount.fuse3 with its arguments, in
-# their order, and fusermount3.
+# their order, and fusermount3. And containerd itself, with the real snapshotter where that is.
 
 # helped TARGET OPTION... : mounts as containerd does for the type fuse3.fuse-overlayfs. Its pipe must come to an end.
 helped() {
@@ -103,4 +103,63 @@ check_containerd_runs_a_container() {
     helped "$PWD/bundle/rootfs" "workdir=$PWD/snapshots/3/work" "upperdir=$PWD/snapshots/3/fs" "lowerdir=$PWD/snapshots/2/fs:$PWD/snapshots/1/fs"
     is "again" 1 "$(chroot bundle/rootfs /bin/sh -ec '[ ! -e /bin/yes ]; cat /1')"
     released "$PWD/bundle/rootfs"
+}
+
+# containerd_up : starts containerd with the configuration of the document, in directories of the check.
+containerd_up() {
+    mkdir -p "$HOME/names"
+    ln -sfn "$PROGRAM" "$HOME/names/fuse-overlayfs"
+    export PATH=$HOME/names:$PATH CONTAINERD_ADDRESS=$PWD/containerd.sock
+    /mnt/lib/block 'containerd config.toml' /mnt/containers.md >config.toml
+    containerd --config config.toml --address "$CONTAINERD_ADDRESS" --root "$PWD/root" --state "$PWD/state" >containerd.log 2>&1 &
+    containerd_pid=$!
+    eventually ctr version >/dev/null 2>&1
+}
+containerd_pid= snapshotter_pid=
+finished() {
+    local pid
+    for pid in $containerd_pid $snapshotter_pid; do
+        kill "$pid"
+        wait "$pid" || true
+    done
+    lacks "$(cat /proc/self/mountinfo)" "fuse-overlayfs.* $PWD/"
+}
+
+check_containerd_takes_the_configuration() {
+    [ "$NAME" != kernel ] || return 0
+    containerd_up
+    has "$(ctr plugins ls)" 'io.containerd.snapshotter.v1 +fuse-overlayfs +.* ok'
+}
+
+full_containerd_with_the_real_snapshotter() {
+    local said top
+    [ "$NAME" != kernel ] && [ -x /usr/local/bin/containerd-fuse-overlayfs-grpc ] || return 0
+    podman import -q "$GROUND/busybox.tar" box
+    podman run --name one --network=none box /bin/sh -ec 'rm /bin/yes; echo 1 > /1'
+    podman commit -q one one
+    podman run --name two --network=none one /bin/sh -ec 'rm -r /usr; mkdir /usr; echo 2 > /usr/2; ln /usr/2 /hard'
+    podman commit -q two image
+    podman save -q -o image.tar image
+    containerd_up
+    # The commands of the document; the first one goes on in the background.
+    /mnt/lib/block 'containerd commands' /mnt/containers.md >commands
+    sed -n '/^containerd-fuse-overlayfs-grpc/s| /var/lib.*| "$PWD/snapshots"|p' commands >snapshotter
+    sed -i '1s/^/exec /' snapshotter
+    sh snapshotter >snapshotter.log 2>&1 &
+    snapshotter_pid=$!
+    eventually test -S /run/containerd-fuse-overlayfs.sock
+    sed -i '/^containerd-fuse-overlayfs-grpc/d' commands
+    # runc wants the processor's controller, which cannot be had where another hierarchy has it.
+    grep -qw cpu /sys/fs/cgroup/cgroup.controllers || sed -i '/^ctr run/d' commands
+    said=$(sh -ex commands) || fail "$said"
+    has "$said" 'fuse-overlayfs .* ok'
+    ! grep -q '^ctr run' commands || has "$said" ' / / .* - fuse.fuse-overlayfs '
+    # A container's snapshot by hand: over the layer that no other one is over.
+    top=$(ctr snapshots --snapshotter fuse-overlayfs ls | awk 'NR > 1 { keys[$1]; below[$2] } END { for (k in keys) if (!(k in below)) print k }')
+    ctr snapshots --snapshotter fuse-overlayfs prepare hand "$top"
+    mkdir target
+    helped "$PWD/target" "$(ctr snapshots --snapshotter fuse-overlayfs mounts "$PWD/target" hand | sed 's/.* -o //')"
+    is "inside" "1 2 2 2" "$(chroot target /bin/sh -ec '[ ! -e /bin/yes ]; echo $(cat /1 /usr/2 /hard; stat -c %h /hard)')"
+    released "$PWD/target"
+    ctr snapshots --snapshotter fuse-overlayfs rm hand
 }
