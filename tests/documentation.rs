@@ -137,3 +137,36 @@ fn the_map_of_the_code_has_every_file_and_no_other() {
         "in docs/architecture.md or in src, not in both: {differences:?}"
     );
 }
+
+#[test]
+fn options_of_fuse_overlayfs_are_taken_as_the_document_says() {
+    let document = include_str!("../docs/migration.md");
+    let tables = generated("options");
+    // What the tables say of an option: the status in the last cell of its rows.
+    let has_effect = |name: &str| {
+        let is_its = |line: &&str| {
+            line.starts_with(&format!("| `{name}`")) || line.starts_with(&format!("| `{name}="))
+        };
+        tables.lines().filter(is_its).any(|line| !line.ends_with("| accepted, no effect |"))
+    };
+    let mut rows = 0;
+    for line in document.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let options = cells[1].trim_matches('`');
+        // A mount helper only checks the command line with -f.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plyfs"));
+        std::os::unix::process::CommandExt::arg0(&mut command, "mount.plyfs");
+        command.args(["none", "/", "-f", "-o", "lowerdir=/", "-o", options]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = if cells[2] == "refused" { 2 } else { 0 };
+        assert_eq!(output.status.code(), Some(expected), "{options}: {said}");
+        assert_eq!(said.is_empty(), expected == 0, "{options}: {said}");
+        for option in options.split(',').filter(|_| expected == 0) {
+            let name = option.split('=').next().unwrap();
+            assert_eq!(has_effect(name), cells[2] == "used", "{name}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 30);
+}
