@@ -33,12 +33,22 @@ fn source(path: &Path) -> String {
         .collect()
 }
 
-/// What stays the same each time in the lines of the document: the first cells of its tables.
+/// How lines of the program begin that are quoted in the list of causes.
+const BEGINNINGS: [&str; 5] = ["lowerdir: ", "upperdir: ", "workdir: ", "PATH: ", "/dev/fuse: "];
+
+/// What stays the same each time in the lines of the document: the first cells of its tables, and in its lists.
 fn documented() -> Vec<String> {
     let rows = DOCUMENT.lines().filter(|line| line.starts_with("| "));
     let cells = rows.filter_map(|line| line.split('|').nth(1));
+    let in_cells = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let list = DOCUMENT.lines().filter(|line| line.starts_with("* ") || line.starts_with("  "));
+    let in_lists = list.flat_map(|line| line.split('`').skip(1).step_by(2));
+    let in_lists: Vec<_> = in_lists
+        .filter(|text| BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)))
+        .collect();
+    assert!(in_lists.len() > 4, "{in_lists:?}");
     let mut parts = Vec::new();
-    for quoted in cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+    for quoted in in_cells.chain(in_lists) {
         let words = quoted.split_inclusive(|c: char| !c.is_alphanumeric());
         let same = words.map(|word| {
             let name = word.trim_end_matches(|c: char| !c.is_alphanumeric());
