@@ -3,9 +3,11 @@
 # Installed by checks with apt-get, out of its cache.
 quick_packages=(figlet libcap2-bin sqlite3 git python3-venv)
 full_packages=("${quick_packages[@]}" gcc libc6-dev postgresql python3-pip npm)
+# What an image needs that runs containers itself.
+nested_packages=(podman crun uidmap fuse3 acl attr libcap2-bin)
 
-# ground DIR [quick] : debian.tar, a minimal system with its lists of packages; debs, the packages; busybox.tar;
-# layers.tar, an image of 126 layers. What is there stays.
+# ground DIR [quick] : debian.tar, a minimal system with its lists of packages; debs, the packages; nested.tar, the same
+# system with podman; busybox.tar; layers.tar, an image of 126 layers. What is there stays.
 ground() {
     local dir=$1 packages=("${full_packages[@]}")
     [ -z "${2:-}" ] || packages=("${quick_packages[@]}")
@@ -17,6 +19,7 @@ ground() {
         cp "$dir"/tree/var/cache/apt/archives/*.deb "$dir/debs"
         touch "$dir/debs/${2:-all}"
     }
+    [ -e "$dir/nested.tar" ] || nested "$dir"
     [ -e "$dir/busybox.tar" ] || busybox_tar "$dir"
     [ -e "$dir/layers.tar" ] || python3 scripts/lib/acceptance/layers.py 126 "$dir/layers.tar"
 }
@@ -31,6 +34,25 @@ debian() {
     in_debian "$dir" apt-get clean
     tar -C "$dir/tree" --numeric-owner --xattrs -cf "$dir/debian.part" .
     mv "$dir/debian.part" "$dir/debian.tar"
+}
+
+# Installed here, not by a check: to start containers in it must not need that apt-get works on the union.
+nested() {
+    local dir=$1 tree=$1/nested/tree
+    say "Making an image with podman"
+    rm -rf "$dir/nested"
+    mkdir "$dir/nested"
+    cp -a "$dir/tree" "$tree"
+    in_debian "$dir/nested" apt-get install -qq --no-install-recommends "${nested_packages[@]}" >"$dir/nested.log" 2>&1 ||
+        die "see $dir/nested.log"
+    in_debian "$dir/nested" apt-get clean
+    in_debian "$dir/nested" useradd --create-home --uid 1000 podman
+    in_debian "$dir/nested" install -d -o podman -g podman /home/podman/.config /home/podman/.config/containers
+    # What is left of the ids that a container has, in which the user has the 1000.
+    printf 'podman:1:999\npodman:1001:64000\n' | tee "$tree/etc/subuid" >"$tree/etc/subgid"
+    tar -C "$tree" --numeric-owner --xattrs --xattrs-include='*' -cf "$dir/nested.part" .
+    mv "$dir/nested.part" "$dir/nested.tar"
+    rm -rf "$dir/nested"
 }
 
 in_debian() {

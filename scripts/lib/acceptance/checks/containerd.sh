@@ -26,7 +26,7 @@ no_program() { ! pgrep -f -- "fuse-overlayfs .*$1( |\$)" >/dev/null; }
 # snapshot ID active|committed : its directories.
 snapshot() {
     mkdir -p "snapshots/$1/fs"
-    [ "$2" = committed ] || mkdir -m 711 "snapshots/$1/work"
+    [ "$2" = committed ] || mkdir -p -m 711 "snapshots/$1/work"
 }
 
 # prepared ID TARGET PARENT... : mounts an active snapshot; its nearest parent first.
@@ -73,6 +73,24 @@ check_containerd_snapshots() {
     is "the view" "two three two 5:6" "$(echo $(cat target/usr/two; ls target/usr; stat -c %u:%g target/usr/two; ls target/etc target/bin/yes 2>/dev/null))"
     [ -c target/null ] && [ -e target/moved/passwd ]
     has "$(refused touch target/file)" 'Read-only file system'
+    released "$PWD/target"
+}
+
+check_containerd_snapshot_of_130_layers() {
+    [ "$NAME" != kernel ] || return 0
+    local layer parents=()
+    mkdir target
+    for layer in $(seq 130); do
+        snapshot "$layer" committed
+        echo "$layer" >"snapshots/$layer/fs/of-$layer"
+        echo "$layer" >snapshots/"$layer"/fs/top
+        parents=("$layer" "${parents[@]}")
+    done
+    prepared 131 "$PWD/target" "${parents[@]}"
+    is "the union" "130 131" "$(echo $(cat target/top; ls target | wc -l))"
+    rm target/of-1
+    released "$PWD/target"
+    is "afterwards" 130 "$(prepared 131 "$PWD/target" "${parents[@]}"; ls target | wc -l)"
     released "$PWD/target"
 }
 

@@ -35,6 +35,8 @@ check_userns_nomap() {
 check_map_of_one_id() {
     owners
     is "owners" "0 0:0 0:0" "$(owned --uidmap 0:0:1 --gidmap 0:0:1)"
+    start c box --uidmap 0:0:1 --gidmap 0:0:1
+    [ "$NAME" = kernel ] || has "$(tr '\0' ' ' <"/proc/$(daemon c)/cmdline")" 'squash_to_uid=|uidmapping=0:0:1(,| )'
     # Everything belongs to the one there is.
     is "others" "0 0" "$(in_image owners 'echo x >> /of/1000; chown 1:1 /of/1 2>/dev/null || true; echo $(stat -c %u /of/1 /of/1000)' --uidmap 0:0:1 --gidmap 0:0:1)"
 }

@@ -52,6 +52,11 @@ check_image_of_seven_layers_and_six_empty_ones() {
     is "lines of history" 13 "$(wc -l <history)"
     is "empty ones" 6 "$(podman inspect seven --format '{{range .History}}{{println .EmptyLayer}}{{end}}' | grep -c true)"
     has "$(head -1 history)" 'ENTRYPOINT'
+    has "$(sed -n 10,13p history)" 'ENV|LABEL|CMD|ADD'
+    podman save -q -o seven.tar seven
+    podman rmi -f seven >/dev/null
+    podman load -q -i seven.tar
+    is "lines below the top, which have no image" 12 "$(podman history --no-trunc --format '{{.ID}}' seven | tail -n +2 | grep -c '<missing>')"
     is "what is there" "$(printf 'bin\niptables\ntools\nflanneld\nmk-docker-opts.sh')" "$(podman run --rm --network=none seven 'ls /opt /opt/bin | grep -v :; ls /iptables* 2>/dev/null' | grep .)"
     podman rmi -f seven >/dev/null
 }

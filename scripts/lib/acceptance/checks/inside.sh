@@ -35,7 +35,8 @@ at_work() {
 full_inside_apt_get_remove_and_install_again() {
     start c tools -v "$GROUND/debs:/debs:ro"
     podman exec c bash -euc 'export DEBIAN_FRONTEND=noninteractive
-        apt-get remove -y --purge figlet git; ! command -v figlet
+        apt-get remove -y --purge figlet git
+        if command -v figlet; then exit 1; fi
         cp /debs/*.deb /var/cache/apt/archives/
         apt-get install -y --no-install-recommends figlet git
         [ -z "$(dpkg --verify)" ]; git --version; figlet again' >/dev/null
@@ -57,6 +58,20 @@ check_inside_set_uid_programs_and_capabilities() {
             getcap /usr/local/bin/cat-all | grep -q cap_dac_override=ep
             su anna -c "cat-all /etc/shadow" >/dev/null
             [ "$(stat -c %a /usr/bin/su)" = 4755 ]; }'
+}
+
+# They are for the root of the container, whichever ids it has, and so for that of every container of the image.
+check_inside_capabilities_set_under_a_map() {
+    local show='getcap /usr/local/bin/cat-all | grep -q cap_dac_override=ep
+        setpriv --reuid 33 --regid 33 --clear-groups cat-all /etc/shadow >/dev/null'
+    start c tools --userns=keep-id --user 0
+    podman exec c bash -euc "cp /usr/bin/cat /usr/local/bin/cat-all; setcap cap_dac_override+ep /usr/local/bin/cat-all; $show"
+    podman stop -t 0 c >/dev/null
+    podman commit -q c capable
+    podman rm -f -t 0 c >/dev/null
+    in_image capable "$show"
+    in_image capable "$show" --userns=auto:size=3000
+    podman rmi -f capable >/dev/null
 }
 
 check_inside_chown() {
@@ -102,7 +117,7 @@ assert open("/root/map", "rb").read()[5000:5005] == b"hello"
 check_inside_locks() {
     podman run --rm --network=none tools bash -euc '
         exec 8>/root/lock; flock 8
-        ! flock -n /root/lock true
+        if flock -n /root/lock true; then exit 1; fi
         exec 8>&-; flock -n /root/lock true
         python3 -c "
 import fcntl, os

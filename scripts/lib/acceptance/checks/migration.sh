@@ -2,7 +2,7 @@
 
 # goes_on FUSE_OVERLAYFS : images and containers made with it continue, and it can have them back.
 goes_on() {
-    local program=$1
+    program=$1
     podman() {
         command podman --root "$PWD/storage" --runroot "$XDG_RUNTIME_DIR/migration" --storage-opt "overlay.mount_program=$program" "$@"
     }

@@ -39,3 +39,44 @@ check_root_buildah() {
     is "the file" text "$(in_image frommount '[ ! -e /bin/yes ]; cat /file')"
     podman rmi -f frommount >/dev/null
 }
+
+# in_cgroup GROUP COMMAND... : a command and all that it starts.
+in_cgroup() {
+    mkdir -p "/sys/fs/cgroup/$1"
+    sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "/sys/fs/cgroup/$@"
+}
+
+# As the service manager ends a service or a session: nobody who began in it is left, conmon and the program neither.
+check_root_end_of_the_callers_cgroup() {
+    local group=$NAME-caller
+    in_cgroup "$group" podman run -d --name c --network=none box sh -c 'echo kept | dd of=/kept conv=fsync; rm /bin/yes; echo up > /up; sleep 1000' >/dev/null
+    eventually podman exec c test -e /up
+    echo 1 >"/sys/fs/cgroup/$group/cgroup.kill"
+    eventually rmdir "/sys/fs/cgroup/$group"
+    # podman 4.3 takes such a container for a running one until the machine is started anew; its layer is whole, and not in use.
+    [ "$NAME" = kernel ] || umount "$(podman inspect c --format '{{.GraphDriver.Data.MergedDir}}')"
+    podman commit -q c survivor >/dev/null
+    is "what was synced" kept "$(in_image survivor 'cat /kept; ls /bin/yes 2>/dev/null || true')"
+    podman rm -f -t 0 c >/dev/null
+    podman rmi -f survivor >/dev/null
+}
+
+# A suspend of the machine freezes the container and the program that serves it at any moment; sync(2) comes with it.
+check_root_freeze_and_thaw() {
+    local group=$NAME-frozen turn
+    in_cgroup "$group" podman run -d --name c --network=none box sh -c '
+        n=0; while [ ! -e /stop ]; do n=$((n + 1)); echo $n > /n; cp /bin/busybox /copy; rm /copy; done; echo $n > /end; sleep 1000' >/dev/null
+    eventually podman exec c test -e /n
+    for turn in 1 2 3 4 5; do
+        echo 1 >"/sys/fs/cgroup/$group/cgroup.freeze"
+        timeout 120 sync
+        is "another" "$turn" "$(timeout 120 podman run --rm --network=none box echo "$turn")"
+        echo 0 >"/sys/fs/cgroup/$group/cgroup.freeze"
+        podman exec c cat /n >seen
+    done
+    podman exec c touch /stop
+    eventually podman exec c test -s /end
+    is "the last turn" "$(podman exec c cat /end)" "$(podman exec c cat /n)"
+    podman rm -f -t 0 c >/dev/null
+    eventually rmdir "/sys/fs/cgroup/$group"
+}

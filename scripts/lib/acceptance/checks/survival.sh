@@ -1,8 +1,5 @@
 # What is left when somebody is killed.
 
-# daemon CONTAINER : the process that serves the root of a container.
-daemon() { pgrep -f -- "$(podman inspect "$1" --format '{{.GraphDriver.Data.MergedDir}}')\$"; }
-
 check_kill_of_a_container() {
     start c box
     podman exec c sh -c 'echo kept > /kept; sync; rm /bin/yes'
@@ -50,6 +47,27 @@ check_kill_of_the_daemon() {
     podman rmi -f survivor >/dev/null
 }
 
+# Who waits for a program that stands still, as before a suspend of the machine, waits alone: no other container, no sync(2).
+check_stop_and_continuation_of_the_daemon() {
+    local reader
+    [ "$NAME" != kernel ] || return 0
+    start c box
+    start other box
+    podman exec c sh -c 'echo written > /written'
+    stopped=$(daemon c)
+    kill -STOP "$stopped"
+    timeout 120 podman exec other sh -c 'echo x > /x; sync'
+    timeout 120 sync
+    timeout 120 podman run --rm --network=none box true
+    podman exec c sh -c 'cat /written; rm /written; ls /written 2>/dev/null' >late &
+    reader=$!
+    kill -CONT "$stopped"
+    wait "$reader" || true
+    is "what is read afterwards" written "$(cat late)"
+}
+stopped=
+finished() { [ -z "$stopped" ] || kill -CONT "$stopped" 2>/dev/null || true; }
+
 check_end_of_the_session() {
     local session
     setsid bash -c 'podman run -d --name c --network=none box sh -c "trap : HUP; echo up > /up; while :; do sleep 1; done" >/dev/null
@@ -63,9 +81,20 @@ check_end_of_the_session() {
     is "written afterwards" x "$(podman exec c sh -c 'echo x > /x; cat /x')"
 }
 
+# Directories and links in the storage.
+stored() {
+    local root run
+    root=$(podman info --format '{{.Store.GraphRoot}}') run=$(podman info --format '{{.Store.RunRoot}}')
+    podman unshare find "$root/overlay" "$root/overlay-containers" "$run" -mindepth 1 -maxdepth 2 \( -type d -o -type l \) | sort
+}
+
 check_unmounting_leaves_nothing() {
-    local pid
+    local pid before
+    before=$(stored)
     start c box
+    podman exec c sh -ec 'rm -r /usr; mkdir /usr; mv /var /moved; chmod 0 /moved'
+    in_image box 'rm -r /usr' --userns=keep-id --user 0
+    podman cp "$GROUND/busybox.tar" c:/
     pid=$(daemon c || true)
     podman rm -f -t 0 c >/dev/null
     # Whatever it served is unmounted, so it ends by itself.
@@ -73,6 +102,7 @@ check_unmounting_leaves_nothing() {
         eventually test ! -e "/proc/$pid"
     done
     lacks "$(podman unshare cat /proc/self/mountinfo)" '/merged '
+    is "what is stored" "$before" "$(stored)"
 }
 
 check_mounting_again_at_once() {
