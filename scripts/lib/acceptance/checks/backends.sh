@@ -11,8 +11,8 @@ storage() {
     }
 }
 
-# podman keeps a mount upon its storage.
-finished() { podman unshare sh -c 'umount -l "$0/overlay" 2>/dev/null; rm -rf "$0"' "$elsewhere"; }
+# podman keeps a mount upon its storage, which a cleanup that is under way makes again.
+finished() { eventually podman unshare sh -c 'umount -l "$0/overlay" 2>/dev/null; rm -rf "$0"' "$elsewhere"; }
 
 # A container's changes of every kind are there after a new start, in a commit, and in an image that is built upon it.
 # Its FIFO is named where there can be none.

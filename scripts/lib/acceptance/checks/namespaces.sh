@@ -24,7 +24,7 @@ changed() {
     umount m
     [ "$(wc -l <before)" = 12 ]
 }
-listed() { (cd m && find . -printf '%p %y %m %U:%G %n %l\n' | sort && cat file moved/f && getfattr --absolute-names -n user.a file >/dev/null); }
+listed() { (cd m && find . -printf '%p %y %m %U:%G ' \( -type d -printf '\n' -o -printf '%n %l\n' \) | sort && cat file moved/f && getfattr --absolute-names -n user.a file >/dev/null); }
 export -f union changed listed refused fail
 
 check_namespace_of_one_id() {
