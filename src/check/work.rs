@@ -18,7 +18,7 @@ use crate::layer::volatile_mark::{self, VolatileMark};
 use crate::layer::walk::WalkError;
 use crate::layer::{Name, inode_mark, origin, whiteout, workdir};
 use crate::sys::dir::{RawEntry, for_each};
-use crate::sys::{Errno, FileKind, Object, Result, open, process};
+use crate::sys::{Errno, FileKind, Object, Result, open};
 
 /// What the workdir says of the layer.
 pub(super) struct Work {
@@ -78,8 +78,7 @@ impl Work {
         report: &mut Report<'_>,
     ) -> std::result::Result<Self, WalkError> {
         // A mark of this boot has lost nothing.
-        let boot = process::boot_id().ok();
-        match volatile_mark::read(work, boot.as_deref()) {
+        match volatile_mark::read(work) {
             Ok(VolatileMark::Absent | VolatileMark::ThisBoot) => {}
             Ok(VolatileMark::OtherBoot | VolatileMark::Foreign) => {
                 let path = base.join("work/incompat/volatile");

@@ -111,7 +111,21 @@ pub fn main() -> ExitCode {
         Some(first) if called_as == CalledAs::Plyfs && first == OsStr::new("run") => Statuses::RUN,
         _ => Statuses::USUAL,
     };
-    run(called_as, args).unwrap_or_else(|error| error.report(statuses))
+    let done = match options_first(called_as, &args) {
+        Some(mount) => mount.run(called_as).map(|()| ExitCode::SUCCESS),
+        None => run(called_as, args),
+    };
+    done.unwrap_or_else(|error| error.report(statuses))
+}
+
+/// A command line that begins with `-o`, as those of all programs that start containers do. It names no command
+/// (`args_conflicts_with_subcommands`), so none is set up, which takes as long as a good part of the mount. One that is
+/// wrong, or asks for help, is left to [`run`].
+fn options_first(called_as: CalledAs, args: &[OsString]) -> Option<MountArgs> {
+    args.first()?.as_encoded_bytes().strip_prefix(b"-o")?;
+    let command = MountArgs::augment_args(Command::new(called_as.name())).no_binary_name(true);
+    let matches = command.try_get_matches_from(args).ok()?;
+    MountArgs::from_arg_matches(&matches).ok()
 }
 
 /// `--store` may also stand before the command.

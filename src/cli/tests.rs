@@ -32,6 +32,32 @@ fn clap_finds_no_fault_with_the_definition() {
 }
 
 #[test]
+fn a_line_that_begins_with_options_is_read_without_commands_to_the_same_end() {
+    let lines: &[&[&str]] = &[
+        &["-o", "lowerdir=a,upperdir=b,workdir=c,,volatile", "/mnt"],
+        &["-olowerdir=a", "none", "/mnt", "-o", "ro", "-f"],
+        &["-o", "lowerdir=a", "image", "ls"],
+        &["-o", "lowerdir=a", "-o", "-x", "-rr", "--name", "box", "--", "/mnt"],
+    ];
+    for called_as in [CalledAs::Plyfs, CalledAs::MountHelper, CalledAs::FuseOverlayfs] {
+        for line in lines {
+            let args: Vec<OsString> = line.iter().map(OsString::from).collect();
+            let argv = [OsString::from("plyfs")].into_iter().chain(args.clone());
+            let matches = called_as.command().try_get_matches_from(argv).unwrap();
+            let Subcommands::Mount(whole) = parsed(called_as, &matches).unwrap() else {
+                panic!("not a mount: {line:?}");
+            };
+            let short = options_first(called_as, &args).unwrap();
+            assert_eq!(format!("{short:?}"), format!("{whole:?}"), "{line:?}");
+        }
+        for line in [&["-o", "x", "--help"][..], &["-o"], &["-o", "x", "--wrong"], &["ps"], &[]] {
+            let args: Vec<OsString> = line.iter().map(OsString::from).collect();
+            assert!(options_first(called_as, &args).is_none(), "{line:?}");
+        }
+    }
+}
+
+#[test]
 fn options_stand_before_between_or_after_the_paths() {
     let forms: &[&[&str]] = &[
         &["plyfs", "-o", "lowerdir=a,ro", "none", "/mnt"],

@@ -4,7 +4,6 @@
 //! daemon is never told which of them are in use. So every descriptor but those of the layer roots can
 //! be closed at any time and opened again by name; descriptors in use stay open through their `Arc`.
 
-use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -63,10 +62,10 @@ pub struct Usage {
 impl Descriptors {
     /// A cache of at most `capacity` descriptors (at least 8).
     pub fn new(capacity: usize) -> Self {
-        let capacity = NonZeroUsize::new(capacity.max(8)).unwrap_or(NonZeroUsize::MIN);
         Self {
-            cache: Mutex::new(LruCache::new(capacity)),
-            capacity: capacity.get(),
+            // Grows as it fills: room for all of them would be half a megabyte for each mount.
+            cache: Mutex::new(LruCache::unbounded()),
+            capacity: capacity.max(8),
             apart: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -155,7 +154,7 @@ impl Descriptors {
     pub fn usage(&self) -> Usage {
         let (open, most) = {
             let cache = self.cache.lock();
-            (cache.len(), cache.cap().get())
+            (cache.len(), self.capacity)
         };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Usage { open, most, hits: count(&self.hits), misses: count(&self.misses) }

@@ -46,6 +46,8 @@ const REDIRECT: &str = "redirect";
 const IMPURE: &str = "impure";
 const ORIGIN: &str = "origin";
 const METACOPY: &str = "metacopy";
+/// Means nothing: see [`Namespaces::try_out`].
+const PROBE: &str = "probe";
 
 /// The prefixes under which the kernel, as root and with `userxattr`, keeps its marks.
 pub const PREFIXES: [&str; 2] = ["trusted.overlay.", "user.overlay."];
@@ -219,6 +221,15 @@ impl Namespaces {
     pub fn set(self, object: &Object, mark: &str, value: &[u8]) -> Result<()> {
         let name = self.name(mark).ok_or(Errno::OPNOTSUPP)?;
         set_mark(object, &name, value)
+    }
+
+    /// Writes a mark that means nothing to `dir`, and takes it away.
+    ///
+    /// # Errors
+    /// Those of [`set`](Self::set).
+    pub fn try_out(self, dir: &Object) -> Result<()> {
+        self.set(dir, PROBE, b"y")?;
+        self.name(PROBE).map_or(Ok(()), |name| dir.remove_xattr(&name))
     }
 
     /// Makes `dir` opaque in every namespace that can be written, so that the layer can be read by the

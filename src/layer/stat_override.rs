@@ -99,10 +99,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Who keeps the layer with this root directory. Nobody does where that directory's attribute says that it is whose it
+    /// Who keeps the layer with this root directory and this form of attributes. Nobody does where that directory's attribute says that it is whose it
     /// is anyway: such a layer was begun by a user for himself, and his links stay his like his files.
-    pub fn find(root: &Object) -> Result<Option<Self>> {
-        let Some(form) = StatOverride::detect(root)? else { return Ok(None) };
+    pub fn find(root: &Object, form: Option<StatOverride>) -> Result<Option<Self>> {
+        let Some(form) = form else { return Ok(None) };
         let plain = root.stat()?;
         let said = form.apply_if_valid(root, plain)?;
         Ok((said.uid != plain.uid).then_some(Self { uid: plain.uid, gid: plain.gid }))

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, RenameFlags};
 
@@ -44,7 +44,8 @@ pub struct Upper {
     pub numbers: InodeMarks,
     /// Which filesystems share no data with this layer.
     pub unshared: Unshared,
-    write_order: WriteOrder,
+    /// Found out when something is settled for the first time.
+    write_order: OnceLock<WriteOrder>,
     can_rename_with_whiteout: bool,
     can_exchange: bool,
     _locks: [OwnedFd; 2],
@@ -81,9 +82,9 @@ impl Upper {
         let index = Index::open(work_root, work.own().clone(), namespaces)?;
         let numbers = InodeMarks::open(work.own().clone(), namespaces)?;
         let overriding = StatOverride::detect(&Object::Own(root.clone()))?;
-        let keeper = Keeper::find(&Object::Own(root.clone()))?;
+        let keeper = Keeper::find(&Object::Own(root.clone()), overriding)?;
         Ok(Self {
-            write_order: WriteOrder::of(root.as_fd())?,
+            write_order: OnceLock::new(),
             can_rename_with_whiteout: devices && features.rename_with_whiteout,
             root,
             work,
@@ -112,7 +113,17 @@ impl Upper {
     /// Sees to it that no crash of the machine shows `file` without the data that it has now under a name that it
     /// gets after this, or as anything but a metacopy when it is none any more after this.
     pub fn settle(&self, file: BorrowedFd<'_>) -> Result<()> {
-        if self.volatile { Ok(()) } else { self.write_order.settle(file) }
+        if self.volatile {
+            return Ok(());
+        }
+        let order = match self.write_order.get() {
+            Some(order) => *order,
+            None => {
+                let order = WriteOrder::of(self.root.as_fd())?;
+                *self.write_order.get_or_init(|| order)
+            }
+        };
+        order.settle(file)
     }
 
     /// When data that is going to be [settled](Self::settle) is best written.

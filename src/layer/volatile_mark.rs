@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::owner_rights::{self, WRITE_AND_SEARCH};
 use super::workdir::Workdir;
-use crate::sys::{Errno, Object, Result, open};
+use crate::sys::{Errno, Object, Result, open, process};
 
 /// The directories down to the mark.
 const PATH: [&str; 3] = ["work", "incompat", "volatile"];
@@ -36,15 +36,20 @@ pub enum VolatileMark {
     Foreign,
 }
 
-/// Reads the mark in the workdir `work`; `boot` is the id of this boot, if that is known.
-pub fn read(work: &Arc<OwnedFd>, boot: Option<&str>) -> Result<VolatileMark> {
+/// Reads the mark in the workdir `work`.
+pub fn read(work: &Arc<OwnedFd>) -> Result<VolatileMark> {
+    read_at(work, || process::boot_id().ok())
+}
+
+/// The same, where `boot` finds out the id of this boot, if that is known.
+fn read_at(work: &Arc<OwnedFd>, boot: impl FnOnce() -> Option<String>) -> Result<VolatileMark> {
     let mark = match PATH.iter().try_fold(work.clone(), |dir, name| enter(dir, name)) {
         Ok(mark) => Object::Child(mark, OsStr::new(BOOT).into()),
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(VolatileMark::Absent),
         Err(error) => return Err(error),
     };
     Ok(match mark.read_link() {
-        Ok(id) if boot.is_some_and(|boot| id == boot) => VolatileMark::ThisBoot,
+        Ok(id) if boot().is_some_and(|boot| id == *boot) => VolatileMark::ThisBoot,
         Ok(_) => VolatileMark::OtherBoot,
         Err(Errno::NOENT | Errno::INVAL) => VolatileMark::Foreign,
         Err(error) => return Err(error),
@@ -52,7 +57,11 @@ pub fn read(work: &Arc<OwnedFd>, boot: Option<&str>) -> Result<VolatileMark> {
 }
 
 /// Makes the mark in the workdir `work`, which has none, in one step.
-pub fn make(work: &Arc<OwnedFd>, stage: &Workdir, boot: Option<&str>) -> Result<()> {
+pub fn make(work: &Arc<OwnedFd>, stage: &Workdir) -> Result<()> {
+    make_at(work, stage, process::boot_id().ok().as_deref())
+}
+
+fn make_at(work: &Arc<OwnedFd>, stage: &Workdir, boot: Option<&str>) -> Result<()> {
     let staged = stage.stage_dir(0o700)?;
     let mark = staged.object().pin()?;
     open::create(mark.as_fd(), OsStr::new(DIRTY), 0o600)?;
@@ -118,16 +127,17 @@ mod tests {
         let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let work = Arc::new(open::directory(root.path()).unwrap());
         let stage = Workdir::open(&work).unwrap();
-        assert_eq!(read(&work, Some("a")), Ok(VolatileMark::Absent));
-        make(&work, &stage, Some("a")).unwrap();
+        let read = |boot: Option<&str>| read_at(&work, || boot.map(ToOwned::to_owned));
+        assert_eq!(read(Some("a")), Ok(VolatileMark::Absent));
+        make_at(&work, &stage, Some("a")).unwrap();
         assert!(root.path().join("work/incompat/volatile/dirty").is_file());
-        assert_eq!(read(&work, Some("a")), Ok(VolatileMark::ThisBoot));
+        assert_eq!(read(Some("a")), Ok(VolatileMark::ThisBoot));
         for later in [Some("b"), None] {
-            assert_eq!(read(&work, later), Ok(VolatileMark::OtherBoot));
+            assert_eq!(read(later), Ok(VolatileMark::OtherBoot));
         }
         remove(&work).unwrap();
-        assert_eq!(read(&work, Some("a")), Ok(VolatileMark::Absent));
-        make(&work, &stage, None).unwrap();
-        assert_eq!(read(&work, Some("a")), Ok(VolatileMark::Foreign));
+        assert_eq!(read(Some("a")), Ok(VolatileMark::Absent));
+        make_at(&work, &stage, None).unwrap();
+        assert_eq!(read(Some("a")), Ok(VolatileMark::Foreign));
     }
 }

@@ -51,9 +51,11 @@ pub struct Staged<'w> {
 impl Workdir {
     /// Opens the work directory `root` and removes what a crash left in the stage.
     pub fn open(root: &OwnedFd) -> Result<Self> {
-        let own = make_dir(root.as_fd(), OWN)?;
-        let stage = make_dir(own.as_fd(), STAGE)?;
-        clear(stage.as_fd())?;
+        let (own, _) = make_dir(root.as_fd(), OWN)?;
+        let (stage, is_new) = make_dir(own.as_fd(), STAGE)?;
+        if !is_new {
+            clear(stage.as_fd())?;
+        }
         let stage = Arc::new(stage);
         strip_acls(&Object::Own(stage.clone()))?;
         let (next, reserve) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -63,6 +65,11 @@ impl Workdir {
     /// `workdir/plyfs`.
     pub fn own(&self) -> &Arc<OwnedFd> {
         &self.own
+    }
+
+    /// The directory in which changes are prepared.
+    pub fn stage(&self) -> Object {
+        Object::Own(self.stage.clone())
     }
 
     fn fresh_name(&self) -> Name {
@@ -269,7 +276,9 @@ impl Workdir {
 
     /// Whether two names can be exchanged here (RENAME_EXCHANGE).
     pub fn can_exchange(&self) -> Result<bool> {
-        let (one, other) = (self.stage_named_file(0o600)?, self.stage_dir(0o700)?);
+        // No directory, although these are what is exchanged: one takes a block, and freeing it time.
+        let one = self.stage_named_file(0o600)?;
+        let other = self.stage_symlink(OsStr::new("other"))?;
         let (Some(from), Some(to)) = (&one.name, &other.name) else { return Ok(false) };
         let flags = RenameFlags::EXCHANGE;
         is_possible(rustix::fs::renameat_with(&self.stage, &**from, &self.stage, &**to, flags))
@@ -456,12 +465,15 @@ pub fn link(object: &Object, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     }
 }
 
-fn make_dir(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
+/// The directory `name`, and whether it was not there before.
+fn make_dir(parent: BorrowedFd<'_>, name: &str) -> Result<(OwnedFd, bool)> {
+    let is_new = match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
         Err(error) => return Err(error),
-    }
-    open::child(parent, OsStr::new(name), OFlags::PATH | OFlags::DIRECTORY)
+    };
+    let dir = open::child(parent, OsStr::new(name), OFlags::PATH | OFlags::DIRECTORY)?;
+    Ok((dir, is_new))
 }
 
 /// Takes the ACLs from the stage, which a default ACL of the workdir would give to all that is made in it.

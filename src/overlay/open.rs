@@ -26,7 +26,7 @@ use crate::layer::upper::UpperParts;
 use crate::layer::volatile_mark::{self, VolatileMark};
 use crate::layer::windows::Windows;
 use crate::layer::{Descriptors, LowerPlace, Lowers, Name, Upper, claim};
-use crate::sys::{Errno, FileKind, Object, file_handle, open, process, stat::stat_fd};
+use crate::sys::{Errno, FileKind, Object, Stat, file_handle, open, stat::stat_fd};
 
 /// What rename(2) does with a directory that has parts in lower layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,8 +121,12 @@ impl Overlay {
         }
         let upper = match &config.upper {
             Some(dirs) => {
-                check_overlap(config, dirs)?;
-                Some(open_upper(config, dirs)?)
+                let real = UpperDirs {
+                    upper: canonical("upperdir", &dirs.upper)?,
+                    work: canonical("workdir", &dirs.work)?,
+                };
+                check_overlap(config, dirs, &real)?;
+                Some(open_upper(config, dirs, &real)?)
             }
             None => None,
         };
@@ -252,7 +256,7 @@ fn open_lower(
         None => root.clone(),
     };
     let overriding = StatOverride::detect(&Object::Own(teller.clone())).map_err(refused)?;
-    let keeper = Keeper::find(&Object::Own(teller)).map_err(refused)?;
+    let keeper = Keeper::find(&Object::Own(teller), overriding).map_err(refused)?;
     let dev = stat_fd(root.as_fd()).map_err(refused)?.dev;
     let uuid = open::reopen_directory(root.as_fd())
         .and_then(|dir| file_handle::filesystem_uuid(dir.as_fd()))
@@ -278,7 +282,7 @@ fn covered(config: &Config, path: &Path) -> Result<Option<Covered>, OpenError> {
     Ok(Some(Covered { names, dir: Arc::new(directory) }))
 }
 
-fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
+fn open_upper(config: &Config, dirs: &UpperDirs, real: &UpperDirs) -> Result<Upper, OpenError> {
     let UpperDirs { upper, work } = dirs;
     let read = |option, path: &Path| {
         open::directory_for_reading(path).map_err(|error| refusal(option, path, error))
@@ -288,10 +292,9 @@ fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
     check_same_filesystem(dirs, &upper_lock, &work_lock)?;
     lock("upperdir", upper, &upper_lock)?;
     lock("workdir", work, &work_lock)?;
-    let (upper_root, work_root) = open_private_pair(config, dirs)?;
+    let (upper_root, work_root) = open_private_pair(config, dirs, real)?;
     let failed = |error| OpenError(format!("workdir: cannot prepare {}: {error}", work.display()));
-    let boot = process::boot_id().ok();
-    let mark = volatile_mark::read(&work_root, boot.as_deref()).map_err(failed)?;
+    let mark = volatile_mark::read(&work_root).map_err(failed)?;
     check_volatile_mark(config, work, mark)?;
     if !config.volatile && mark == VolatileMark::ThisBoot {
         // From here on syncs are carried out, so nothing may be left for which one was not.
@@ -311,7 +314,7 @@ fn open_upper(config: &Config, dirs: &UpperDirs) -> Result<Upper, OpenError> {
     });
     let opened = opened.and_then(|upper| {
         if config.volatile && mark == VolatileMark::Absent {
-            volatile_mark::make(&work_root, &upper.work, boot.as_deref())?;
+            volatile_mark::make(&work_root, &upper.work)?;
         }
         Ok(upper)
     });
@@ -359,16 +362,15 @@ fn seed_root(form: StatOverride, root: &Arc<OwnedFd>) -> Result<(), Errno> {
 fn open_private_pair(
     config: &Config,
     dirs: &UpperDirs,
+    UpperDirs { upper, work }: &UpperDirs,
 ) -> Result<(Arc<OwnedFd>, Arc<OwnedFd>), OpenError> {
-    let upper = canonical("upperdir", &dirs.upper)?;
-    let work = canonical("workdir", &dirs.work)?;
     let common: PathBuf = upper
         .components()
         .zip(work.components())
         .take_while(|(one, other)| one == other)
         .map(|(component, _)| component)
         .collect();
-    let plain = (open_dir("upperdir", &upper)?, open_dir("workdir", &work)?);
+    let plain = (open_dir("upperdir", upper)?, open_dir("workdir", work)?);
     let private = open_dir("upperdir", &common).ok().and_then(|base| {
         let base = crate::sys::mount::private_clone(base.as_fd(), false).ok()??;
         let below = |path: &Path| {
@@ -376,7 +378,7 @@ fn open_private_pair(
             let names = inside.iter();
             open::descend(base.as_fd(), names, false).ok()
         };
-        Some((below(&upper)?, below(&work)?))
+        Some((below(upper)?, below(work)?))
     });
     let same = |one: &OwnedFd, other: &OwnedFd| {
         let key = |fd: &OwnedFd| stat_fd(fd.as_fd()).map(|stat| (stat.dev, stat.ino));
@@ -384,7 +386,7 @@ fn open_private_pair(
     };
     // A mount between the ancestor and the directories hides them in the private view.
     let pair = private.filter(|(upper, work)| same(upper, &plain.0) && same(work, &plain.1));
-    if pair.is_none() && config.mountpoint.as_ref().is_some_and(|path| path.starts_with(&upper)) {
+    if pair.is_none() && config.mountpoint.as_ref().is_some_and(|path| path.starts_with(upper)) {
         return Err(OpenError(format!(
             "upperdir: the mountpoint lies in {}, which needs the right to mount; choose another \
              mountpoint, or mount in a user namespace (unshare -Urm)",
@@ -424,12 +426,17 @@ fn check_same_filesystem(
     Ok(())
 }
 
-/// Refuses layers of which one is, or lies in, another that is written to.
-fn check_overlap(config: &Config, dirs: &UpperDirs) -> Result<(), OpenError> {
-    let upper = canonical("upperdir", &dirs.upper)?;
-    let work = canonical("workdir", &dirs.work)?;
-    let written = [("upperdir", &upper, &dirs.upper), ("workdir", &work, &dirs.work)];
-    if upper.starts_with(&work) || work.starts_with(&upper) {
+/// Refuses layers of which one is, or lies in, another that is written to; `real` are the paths of `dirs` without links.
+fn check_overlap(
+    config: &Config,
+    dirs: &UpperDirs,
+    UpperDirs { upper, work }: &UpperDirs,
+) -> Result<(), OpenError> {
+    let written = [
+        ("upperdir", upper, inode(upper), &dirs.upper),
+        ("workdir", work, inode(work), &dirs.work),
+    ];
+    if upper.starts_with(work) || work.starts_with(upper) {
         return Err(OpenError(format!(
             "workdir: {} and upperdir {} overlap; use two separate directories",
             dirs.work.display(),
@@ -438,9 +445,12 @@ fn check_overlap(config: &Config, dirs: &UpperDirs) -> Result<(), OpenError> {
     }
     for given in config.lower.iter().chain(&config.data_only) {
         let lower = canonical("lowerdir", given)?;
-        for (option, path, shown) in written {
+        let Some((device, number)) = inode(&lower) else { continue };
+        for (option, path, used, shown) in &written {
+            let Some((used_device, used_number)) = *used else { continue };
             let nested = lower.starts_with(path) || path.starts_with(&lower);
-            if (nested && on_one_filesystem(&lower, path)) || is_same(&lower, path) {
+            // Bind mounts lead to one directory by two paths.
+            if device == used_device && (nested || number == used_number) {
                 return Err(OpenError(format!(
                     "lowerdir: {} and {option} {} overlap; a layer cannot lie in another",
                     given.display(),
@@ -452,18 +462,10 @@ fn check_overlap(config: &Config, dirs: &UpperDirs) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether two paths lead to one directory, as a bind mount makes them.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let inode = |path| {
-        let stat = open::directory(path).and_then(|fd| stat_fd(fd.as_fd()));
-        stat.map(|stat| (stat.dev, stat.ino))
-    };
-    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
-}
-
-fn on_one_filesystem(one: &Path, other: &Path) -> bool {
-    let dev = |path| open::directory(path).and_then(|fd| stat_fd(fd.as_fd())).map(|stat| stat.dev);
-    matches!((dev(one), dev(other)), (Ok(one), Ok(other)) if one == other)
+/// The device and the number of the directory at `path`.
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let stat = Stat::from(rustix::fs::stat(path).ok()?);
+    (stat.kind() == FileKind::Directory).then_some((stat.dev, stat.ino))
 }
 
 /// Takes a lock that no two mounts can have on one directory.

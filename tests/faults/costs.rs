@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use plyfs::overlay::{Config, Entry, Flow, NodeId, Overlay};
+use plyfs::overlay::{Config, Entry, Flow, NodeId, Overlay, UpperDirs};
 use plyfs::sys::Errno;
 
 use crate::syscalls::{Answer, watch};
@@ -192,5 +192,32 @@ fn names_and_attributes_in_packed_layers_cost_no_system_call_however_many_there_
         let memory = ["brk", "mmap", "munmap", "mremap", "madvise", "mprotect", "futex", ""];
         let asked: Vec<_> = asked.split(' ').filter(|call| !memory.contains(call)).collect();
         assert!(asked.is_empty(), "{layers} layers: {asked:?}");
+    }
+}
+
+#[test]
+fn opening_a_union_costs_what_is_documented() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // How long the paths are is not our doing.
+    let own = |calls: &str| calls.split(' ').filter(|call| *call != "readlink").count();
+    let opened = |layers: usize| {
+        let scratch = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = |name: &str| {
+            let path = scratch.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let lower = (0..layers).map(|n| path(&n.to_string())).collect();
+        let upper = Some(UpperDirs { upper: path("upper"), work: path("work") });
+        let config = Config { lower, upper, ..Config::default() };
+        let open = || calls(|| drop(Overlay::open(&config).unwrap())).0;
+        [open(), open()]
+    };
+    let [one, eleven] = [1, 11].map(opened);
+    assert_eq!((own(&one[0]), own(&one[1])), (75, 69), "with a new workdir, and again: {one:#?}");
+    for (few, many) in one.iter().zip(eleven) {
+        assert_eq!(own(&many) - own(few), 10 * 13, "each lower layer: {many}");
     }
 }
