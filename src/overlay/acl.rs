@@ -35,10 +35,48 @@ pub(super) fn inherit(default: &[u8], permissions: u32) -> Result<(Option<Vec<u8
     if entries.len() % ENTRY != 0 {
         return Err(Errno::INVAL);
     }
-    let has_mask = entries.chunks_exact(ENTRY).any(|entry| tag(entry) == MASK);
     let mut access = default.to_vec();
     let mut granted = permissions & !0o777;
-    for entry in access[VERSION.len()..].chunks_exact_mut(ENTRY) {
+    visit(&mut access, |allowed, shift| {
+        let kept = allowed & (permissions >> shift & 7) as u16;
+        granted |= u32::from(kept) << shift;
+        kept
+    })?;
+    let minimal = entries.len() == 3 * ENTRY;
+    Ok(((!minimal).then_some(access), granted))
+}
+
+/// The permission bits that show for an ACL, of which the mask stands in for the group.
+///
+/// # Errors
+/// `EINVAL` for what is no ACL.
+pub(super) fn permissions(acl: &[u8]) -> Result<u32> {
+    let mut shown = 0;
+    visit(&mut acl.to_vec(), |allowed, shift| {
+        shown |= u32::from(allowed & 7) << shift;
+        allowed
+    })?;
+    Ok(shown)
+}
+
+/// What chmod(2) makes of an ACL.
+///
+/// # Errors
+/// `EINVAL` for what is no ACL.
+pub(super) fn with_permissions(acl: &[u8], permissions: u32) -> Result<Vec<u8>> {
+    let mut changed = acl.to_vec();
+    visit(&mut changed, |_, shift| (permissions >> shift & 7) as u16)?;
+    Ok(changed)
+}
+
+/// Gives each entry that permission bits stand for what `change` makes of it and of the place of its bits.
+fn visit(acl: &mut [u8], mut change: impl FnMut(u16, u32) -> u16) -> Result<()> {
+    let entries = match acl.split_at_mut_checked(VERSION.len()) {
+        Some((version, entries)) if *version == VERSION => entries,
+        _ => return Err(Errno::INVAL),
+    };
+    let has_mask = entries.chunks_exact(ENTRY).any(|entry| tag(entry) == MASK);
+    for entry in entries.chunks_exact_mut(ENTRY) {
         let shift = match tag(entry) {
             USER_OBJ => 6,
             GROUP_OBJ if !has_mask => 3,
@@ -46,12 +84,10 @@ pub(super) fn inherit(default: &[u8], permissions: u32) -> Result<(Option<Vec<u8
             OTHER => 0,
             _ => continue,
         };
-        let kept = u16::from_le_bytes([entry[2], entry[3]]) & (permissions >> shift & 7) as u16;
-        entry[2..4].copy_from_slice(&kept.to_le_bytes());
-        granted |= u32::from(kept) << shift;
+        let changed = change(u16::from_le_bytes([entry[2], entry[3]]), shift);
+        entry[2..4].copy_from_slice(&changed.to_le_bytes());
     }
-    let minimal = entries.len() == 3 * ENTRY;
-    Ok(((!minimal).then_some(access), granted))
+    Ok(())
 }
 
 /// Translates the ids of named users and groups in an ACL, stored to shown or back.
@@ -110,5 +146,16 @@ mod tests {
             [(USER_OBJ, 6, !0), (USER, 7, 1000), (GROUP_OBJ, 7, !0), (MASK, 4, !0), (OTHER, 0, !0)];
         assert_eq!(own.unwrap(), acl(&expected));
         assert!(inherit(b"garbage", 0o600).is_err());
+    }
+
+    #[test]
+    fn the_mask_stands_in_for_the_group() {
+        let named =
+            [(USER_OBJ, 7, !0), (USER, 7, 1000), (GROUP_OBJ, 4, !0), (MASK, 6, !0), (OTHER, 5, !0)];
+        assert_eq!(permissions(&acl(&named)).unwrap(), 0o765);
+        let changed =
+            [(USER_OBJ, 6, !0), (USER, 7, 1000), (GROUP_OBJ, 4, !0), (MASK, 0, !0), (OTHER, 1, !0)];
+        assert_eq!(with_permissions(&acl(&named), 0o4601).unwrap(), acl(&changed));
+        assert!(permissions(b"garbage").is_err());
     }
 }

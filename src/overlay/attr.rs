@@ -4,13 +4,14 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, XattrFlags};
 
 use super::copy_up::{Cut, Wanted};
 use super::locate::Located;
 use super::node::{Node, NodeId};
-use super::{Caller, Overlay};
+use super::{Caller, Overlay, acl};
 use crate::layer::stat_override::{self, Overridden};
+use crate::layer::undo::undo;
 use crate::layer::{Upper, owner_rights};
 use crate::sys::object::NewTime;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, Time, inode_flags};
@@ -290,7 +291,10 @@ impl Overlay {
         let object = self.upper_object(node)?;
         if let Some(form) = upper.overriding {
             let old = form.apply(upper.keeper, &object, object.stat()?)?;
-            return form.store(&object, &overridden(&old, mode));
+            let acl = change_acl(&object, mode)?;
+            return form.store(&object, &overridden(&old, mode)).inspect_err(|_| {
+                undo(acl.map_or(Ok(()), |acl| set_acl(&object, &acl)));
+            });
         }
         owner_rights::set_permissions(&object, mode)
     }
@@ -313,6 +317,24 @@ impl Overlay {
             return Ok(());
         }
         self.keep_permissions(&object, &stat, permissions & !S_ISGID)
+    }
+
+    /// Has an ACL set by `set`, and the permissions that are stored in an attribute say the same. Elsewhere the layer's
+    /// filesystem sees to that.
+    pub(super) fn with_permissions_of_acl(
+        &self,
+        node: &Node,
+        acl: &[u8],
+        set: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let Some(form) = self.writable()?.overriding else { return set() };
+        let object = self.upper_object(node)?;
+        let stat = self.upper_stat(&object)?;
+        let kept = stat.permissions() & !0o777 | acl::permissions(acl)?;
+        self.keep_permissions(&object, &stat, kept)?;
+        set().inspect_err(|_| {
+            undo(form.store(&object, &overridden(&stat, stat.permissions())));
+        })
     }
 
     fn keep_permissions(&self, object: &Object, stat: &Stat, kept: u32) -> Result<()> {
@@ -391,6 +413,22 @@ impl Overlay {
         }
         self.open_for_flags(id)?.ok_or(Errno::NOTTY)
     }
+}
+
+/// Does with the ACL of an object what chmod(2) does, where its filesystem does not see that. What it was, if there is one.
+fn change_acl(object: &Object, mode: u32) -> Result<Option<Vec<u8>>> {
+    let old = match object.xattr(OsStr::new(acl::ACCESS)) {
+        Err(Errno::OPNOTSUPP) => None,
+        acl => acl?,
+    };
+    if let Some(old) = &old {
+        set_acl(object, &acl::with_permissions(old, mode)?)?;
+    }
+    Ok(old)
+}
+
+fn set_acl(object: &Object, acl: &[u8]) -> Result<()> {
+    object.set_xattr(OsStr::new(acl::ACCESS), acl, XattrFlags::empty())
 }
 
 /// The permission bits of `mode` that are left when set-id bits are cleared; set-group-id without group execution

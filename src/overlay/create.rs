@@ -242,11 +242,11 @@ impl Overlay {
             if !link {
                 object.set_permissions(OVERRIDDEN_MODE)?;
             }
-            return Ok(());
-        }
-        self.give_owner((object, made), outfit.uid, outfit.gid)?;
-        if !link && made.permissions() != outfit.permissions {
-            object.set_permissions(outfit.permissions)?;
+        } else {
+            self.give_owner((object, made), outfit.uid, outfit.gid)?;
+            if !link && made.permissions() != outfit.permissions {
+                object.set_permissions(outfit.permissions)?;
+            }
         }
         let acls = [(acl::ACCESS, &outfit.access_acl), (acl::DEFAULT, &outfit.default_acl)];
         for (name, value) in acls {

@@ -109,7 +109,10 @@ impl Overlay {
         if name == acl::ACCESS {
             self.drop_group_bit(caller, &node)?;
         }
-        set(&value)?;
+        match name == acl::ACCESS {
+            true => self.with_permissions_of_acl(&node, &value, || set(&value))?,
+            false => set(&value)?,
+        }
         self.forget_inherited(&node);
         Ok(())
     }

@@ -56,10 +56,8 @@ impl Setup {
             },
             // There is no `.wh.` file for the longest names, nor for names that are one themselves.
             Setup::DotFiles => Profile { longest_name: 251, names_like_marks: false, ..all },
-            // Access lists cannot be kept where permissions are stored in an attribute.
-            Setup::StoredAttributes => Profile { acls: false, ..all },
             Setup::ReadOnly => Profile { layers: (1, 8), ..all },
-            Setup::Union(_) | Setup::UpperInMemory(_) => all,
+            Setup::StoredAttributes | Setup::Union(_) | Setup::UpperInMemory(_) => all,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Modes, owners, times, access lists: who may what, and what a change of one does to the others.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -16,7 +17,7 @@ use crate::support::posix::{
     mknod, mode, mtime, open_file, open_rw, owner, run, set_times, set_xattr, text, with_umask,
     xattrs,
 };
-use crate::support::{Union, same_as_plain};
+use crate::support::{Scratch, Union, same_as_plain, tree};
 use crate::{needs_root, not_with};
 
 #[test]
@@ -76,6 +77,46 @@ fn default_access_list_replaces_the_umask() {
             }
             String::new()
         });
+    }
+}
+
+#[test]
+fn access_lists_change_permissions_that_are_stored_in_attributes() {
+    needs_root!();
+    not_with!("xattr_permissions");
+    let layer = "f file mode=0640\nd dir mode=0750\nf set mode=4755";
+    let steps = [
+        ("setfacl", "-m u:1000:rwx file"),
+        ("chmod", "0600 file"),
+        ("chmod", "0664 file"),
+        ("setfacl", "-m m::r,o::x dir"),
+        ("chmod", "0710 dir"),
+        ("setfacl", "-m u:7:r set"),
+        ("setfacl", "-b set"),
+        ("setfacl", "-m u::r,g::-,o::- file"),
+    ];
+    let seen = |root: &Path| {
+        ["file", "dir", "set"].map(|name| {
+            let path = root.join(name);
+            let list = run("getfacl", ["-cnp".as_ref(), path.as_os_str()]);
+            format!("{name} {:o}\n{list}", mode(path))
+        })
+    };
+    let plain = Scratch::new();
+    for option in ["xattr_permissions=1", "xattr_permissions=2"] {
+        let plain = plain.dir(option);
+        tree::make(&plain, layer);
+        let mut union = Union::new().lower(layer).option(option).mount();
+        for (program, words) in steps {
+            let (words, name) = words.rsplit_once(' ').unwrap();
+            for root in [&plain, &union.path("")] {
+                let path = root.join(name);
+                run(program, words.split(' ').map(OsStr::new).chain([path.as_os_str()]));
+            }
+            assert_eq!(seen(&union.path("")), seen(&plain), "{option}: {program} {words} {name}");
+        }
+        union.remount();
+        assert_eq!(seen(&union.path("")), seen(&plain), "{option}, mounted again");
     }
 }
 
