@@ -1,12 +1,14 @@
 //! Marks on directories: opaque, redirect, impure.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
 
 use super::{Name, owner_rights};
-use crate::sys::{Errno, Object, Result};
+use crate::sys::{Errno, Object, Result, xattr};
 
 /// Whether what lies below a directory in lower layers shines through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,8 +63,17 @@ impl DirMarks {
     /// # Errors
     /// `EIO` for a redirect that is not one; anything that keeps the attributes from being read.
     pub fn read(dir: &Object) -> Result<Self> {
+        Self::among(dir, dir.xattr_names())
+    }
+
+    /// The same of a directory that is open for reading.
+    pub fn read_open(reader: &Arc<OwnedFd>) -> Result<Self> {
+        Self::among(&Object::Own(reader.clone()), xattr::names_of_open(reader.as_fd()))
+    }
+
+    fn among(dir: &Object, listed: Result<Vec<Box<OsStr>>>) -> Result<Self> {
         let mut marks = Self::default();
-        let names = marked_names(dir.xattr_names(), |name| dir.xattr(name))?;
+        let names = marked_names(listed, |name| dir.xattr(name))?;
         // What root has marked under `trusted.` carries root's marks only there; an attribute under
         // `user.` can then be data that the kernel, to which it means nothing, copied up from below.
         let by_root = names.iter().any(|name| {

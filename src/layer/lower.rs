@@ -473,7 +473,7 @@ impl Lowers {
                 Layer::Dir(layer) => layer,
             };
             let reader = self.reader(layer, dir)?;
-            let marks = DirMarks::read(&Object::Own(reader.clone()))?;
+            let marks = DirMarks::read_open(&reader)?;
             let by_xattr = marks.opaque == Opaque::XattrWhiteouts;
             let listing = Listing::read_from(&reader, by_xattr, layer.overriding)?;
             Ok((marks, listing))

@@ -2,7 +2,7 @@
 //! and files that cannot be opened have theirs too.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::XattrFlags;
@@ -57,15 +57,7 @@ impl Object {
                 (path, false) => rustix::fs::llistxattr(path, buffer),
             }
         });
-        match list {
-            Ok(list) => Ok(list
-                .split(|byte| *byte == 0)
-                .filter(|name| !name.is_empty())
-                .map(|name| Box::from(OsStr::from_bytes(name)))
-                .collect()),
-            Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
+        names_in(list)
     }
 
     /// Sets an attribute.
@@ -98,6 +90,27 @@ impl Object {
                 (path, false)
             }
         }
+    }
+}
+
+/// The names of all attributes of what is open, and not only as a reference: without the way through `/proc`.
+///
+/// # Errors
+/// `EBADF` for a descriptor that is `O_PATH`.
+pub fn names_of_open(fd: BorrowedFd<'_>) -> Result<Vec<Box<OsStr>>> {
+    names_in(sized(|buffer| rustix::fs::flistxattr(fd, buffer)))
+}
+
+/// The names in an answer of listxattr(2); none where there can be none.
+fn names_in(list: Result<Vec<u8>>) -> Result<Vec<Box<OsStr>>> {
+    match list {
+        Ok(list) => Ok(list
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| Box::from(OsStr::from_bytes(name)))
+            .collect()),
+        Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::tree;
 const ROOT: NodeId = NodeId::ROOT;
 
 /// What it costs to learn what one directory of one layer has.
-const LIST: &str = "openat2 listxattr getdents64 getdents64";
+const LIST: &str = "openat2 flistxattr getdents64 getdents64";
 
 /// A union of so many layers, each with the directory `dir` with the same three files, and with `sub` in it.
 fn union(layers: usize, dir: &tempfile::TempDir) -> Overlay {
