@@ -114,9 +114,10 @@ pub(super) fn device(encoded: u32) -> u64 {
     rustix::fs::makedev(major, minor)
 }
 
-/// Attribute names one after the other, each closed by a NUL.
-pub(super) fn name_list(names: &[Box<OsStr>]) -> Vec<u8> {
-    names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect()
+/// The attribute names that `caller` may know of, one after the other, each closed by a NUL.
+pub(super) fn name_list(names: &[Box<OsStr>], caller: Caller) -> Vec<u8> {
+    let seen = names.iter().filter(|name| caller.sees_attribute(name));
+    seen.flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect()
 }
 
 #[cfg(test)]

@@ -548,13 +548,13 @@ impl Filesystem for Adapter {
         reply_xattr(value, size, reply);
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let _served = self.begin(Message::Listxattr);
         let names = match self.policy.xattr {
             true => self.overlay.list_xattr(self.node(ino)),
             false => Err(Errno::OPNOTSUPP),
         };
-        reply_xattr(names.map(|names| convert::name_list(&names)), size, reply);
+        reply_xattr(names.map(|names| convert::name_list(&names, caller(request))), size, reply);
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use crate::sys::{Errno, Result};
+
 /// Each reserved prefix and what is inserted after it to store a user's own attribute.
 const RESERVED: [(&[u8], &[u8]); 5] = [
     (b"trusted.overlay.", b"overlay."),
@@ -21,6 +23,24 @@ const RESERVED: [(&[u8], &[u8]); 5] = [
 
 /// The longest attribute name of the Linux kernel in bytes (`XATTR_NAME_MAX`).
 const LONGEST: usize = 255;
+
+/// The namespaces that every filesystem may have attributes in (xattr(7)).
+const NAMESPACES: [&[u8]; 4] = [b"security.", b"system.posix_acl_", b"trusted.", b"user."];
+
+/// Refuses what is the name of no attribute: a namespace alone.
+///
+/// # Errors
+/// `EINVAL`, as the kernel has it.
+pub fn check(name: &OsStr) -> Result<()> {
+    let alone = [&b"security."[..], b"trusted.", b"user."].contains(&name.as_bytes());
+    if alone { Err(Errno::INVAL) } else { Ok(()) }
+}
+
+/// How to say that no layer has the attribute `name`: `ENODATA`, or `EOPNOTSUPP` where none could have it.
+pub fn absence(name: &OsStr) -> Errno {
+    let known = NAMESPACES.iter().any(|namespace| name.as_bytes().starts_with(namespace));
+    if known { Errno::NODATA } else { Errno::OPNOTSUPP }
+}
 
 /// The name under which the mount's attribute `name` is stored in a layer, or `None` when the stored
 /// name would be too long.

@@ -50,6 +50,8 @@ mod rename;
 mod sync;
 mod xattr;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -88,6 +90,12 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whether listxattr(2) names this attribute to the caller: `trusted.` is for root alone, and FUSE leaves
+    /// that to the daemon (xattr(7)).
+    pub fn sees_attribute(self, name: &OsStr) -> bool {
+        self.uid == 0 || !name.as_bytes().starts_with(b"trusted.")
+    }
+
     /// Whether a file of group `gid` may have its set-group-id bit in spite of what the caller does: root may
     /// keep it, and a member of the group (the kernel's `in_group_or_capable`).
     fn may_keep_group_bit(self, gid: u32) -> bool {

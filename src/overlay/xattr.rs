@@ -17,9 +17,11 @@ impl Overlay {
     /// The value of an attribute.
     ///
     /// # Errors
-    /// `ENODATA` when it is not set; `EOPNOTSUPP` where the layer has none.
+    /// `ENODATA` when it is not set; `EOPNOTSUPP` where the layer can have none of that name; `EINVAL` for a
+    /// namespace without a name.
     pub fn get_xattr(&self, id: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(id)?;
+        xattr_names::check(name)?;
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
         let mut value = self.at(&node, |located| match located {
             Located::Upper(object) => match object.get_xattr(&stored) {
@@ -39,7 +41,8 @@ impl Overlay {
         Ok(value)
     }
 
-    /// The names of all attributes, without the union's own marks.
+    /// The names of all attributes, without the union's own marks; [`Caller::sees_attribute`] says who may know
+    /// of which.
     pub fn list_xattr(&self, id: NodeId) -> Result<Vec<Box<OsStr>>> {
         let node = self.node(id)?;
         let stored = self.at(&node, |located| match located {
@@ -76,7 +79,7 @@ impl Overlay {
                 return Err(Errno::NODATA);
             }
         }
-        self.lowers.xattr(place, name)?.ok_or(Errno::NODATA)
+        self.lowers.xattr(place, name)?.ok_or_else(|| xattr_names::absence(name))
     }
 
     /// Sets an attribute; `create` and `replace` as in setxattr(2).

@@ -9,7 +9,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::support::posix::{
-    errno, exists, get_xattr, lstat, open_file, open_rw, remove_xattr, run, set_xattr, text, xattrs,
+    as_user, errno, exists, get_xattr, lstat, open_file, open_rw, remove_xattr, run, set_xattr,
+    text, xattrs,
 };
 use crate::support::{Union, same_as_plain};
 use crate::{needs_root, not_with};
@@ -54,6 +55,34 @@ fn attributes_are_set_replaced_and_removed_as_on_a_plain_filesystem() {
             seen += &format!("{:?}\n", xattrs(&path));
         }
         seen
+    });
+}
+
+#[test]
+fn attributes_that_cannot_be_are_refused_as_on_a_plain_filesystem_and_not_logged() {
+    needs_root!();
+    let ask = |root: &Path| {
+        let mut seen = String::new();
+        for name in
+            ["user.", "trusted.", "security.", "user.none", "nonsense", "system.x", "none.x"]
+        {
+            seen += &format!("{name}: {:?}", get_xattr(root.join("a"), name));
+            seen += &format!(" {:?}\n", remove_xattr(root.join("a"), name));
+        }
+        seen
+    };
+    same_as_plain("f a user.one=1", ask);
+    let union = Union::new().lower("f a").mount();
+    ask(&union.path(""));
+    assert_eq!(union.live().log(), "");
+}
+
+#[test]
+fn trusted_attributes_are_listed_to_root_alone() {
+    needs_root!();
+    same_as_plain("f a user.one=1 trusted.two=2\nd d trusted.three=3", |root: &Path| {
+        let list = || ["a", "d"].map(|path| xattrs(root.join(path)));
+        format!("{:?}\n{:?}\n", list(), as_user(list))
     });
 }
 
