@@ -40,6 +40,17 @@ pub fn join(
     Ok(session)
 }
 
+/// Has the kernel send again whatever a process that died has read and not answered (`FUSE_NOTIFY_RESEND`, Linux 6.9).
+///
+/// # Errors
+/// `EINVAL` from older kernels.
+pub fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
+    const RESEND: u32 = 7;
+    // `fuse_out_header`: length, what kind of notice, and 0 for the number of a request.
+    let notice: Vec<u8> = [16, RESEND, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+    Ok(rustix::io::write(device, &notice).map(|_all| ())?)
+}
+
 /// FUSE_INIT of linux/fuse.h, version 7.31: `fuse_in_header` and `fuse_init_in`. The filesystem does not look at it.
 fn init_request() -> Vec<u8> {
     const LENGTH: u32 = 40 + 64;

@@ -16,6 +16,7 @@ pub mod passthrough;
 mod policy;
 mod readers;
 mod reply;
+mod resumed;
 pub mod statistics;
 
 use std::cell::RefCell;
@@ -33,17 +34,18 @@ use fuser::{
 };
 
 use crate::overlay::{
-    Allocate, Delay, Flow, NodeId, Overlay, RenameFlags, SHORTEST_VIEW, SeekTo, SetAttr,
+    Allocate, Census, Delay, Flow, NodeId, Overlay, RenameFlags, SHORTEST_VIEW, SeekTo, SetAttr,
 };
 use crate::sys::Errno;
 use convert::{caller, errno, kind, new_time, node};
 use lost_writes::LostWrites;
-use negotiate::Agreed;
 use passthrough::Passthrough;
 use readers::Turn;
 use reply::{reply_count, reply_empty, reply_xattr};
+use resumed::{Resumed, gone, is_resent};
 use statistics::{Message, Reporter, Statistics, Timed};
 
+pub use negotiate::Agreed;
 pub use policy::{Pages, Policy};
 pub use readers::Readers;
 
@@ -67,6 +69,8 @@ pub struct Adapter {
     agreed: Arc<OnceLock<Agreed>>,
     /// If the kernel reads and writes regular files by itself.
     passthrough: Option<Arc<Passthrough>>,
+    /// If another process has answered before.
+    resumed: Option<Arc<Resumed>>,
 }
 
 /// The time from when a message has been read until it has been answered.
@@ -103,7 +107,20 @@ impl Adapter {
             policy,
             agreed: Arc::default(),
             passthrough: policy.passthrough.then(Arc::default),
+            resumed: None,
         }
+    }
+
+    /// Goes on for another process, which agreed on `agreed` with the kernel; `census` tells where everything is.
+    pub fn resume(mut self, agreed: Agreed, census: Census) -> Self {
+        self.agreed.get_or_init(|| agreed);
+        self.resumed = Some(Arc::new(Resumed::new(census)));
+        self
+    }
+
+    /// What was agreed on with the kernel.
+    pub fn agreed(&self) -> Agreed {
+        self.agreed.get().copied().unwrap_or_default()
     }
 
     /// The way to tell the kernel what it does not expect, to be put there when the session is open.
@@ -121,12 +138,13 @@ impl Adapter {
         self.passthrough.is_some()
     }
 
-    fn agreed(&self) -> Agreed {
-        self.agreed.get().copied().unwrap_or_default()
+    /// The node behind an id of the kernel, which is made known to the union if it was to another process.
+    fn node(&self, ino: INodeNo) -> NodeId {
+        self.revive(ino);
+        self.known(ino)
     }
 
-    /// The node behind an id of the kernel.
-    fn node(&self, ino: INodeNo) -> NodeId {
+    fn known(&self, ino: INodeNo) -> NodeId {
         self.passthrough.as_ref().map_or_else(|| node(ino), |files| files.aliases.node(ino))
     }
 
@@ -168,7 +186,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _served = self.begin(Message::Lookup);
-        match self.overlay.lookup(node(parent), name) {
+        match self.overlay.lookup(self.node(parent), name) {
             Ok(Some(entry)) => self.reply_entry(Ok(entry), reply),
             // Node 0 tells the kernel that it may remember the absence.
             Ok(None) => {
@@ -183,7 +201,7 @@ impl Filesystem for Adapter {
         // The library takes a message about many apart.
         served.turn.more_may_follow();
         self.lost_writes.forget(ino);
-        let node = self.node(ino);
+        let node = self.known(ino);
         self.overlay.forget(node, count);
         if let Some(files) = &self.passthrough {
             files.forget(ino);
@@ -250,9 +268,9 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let _served = self.begin(Message::Mknod);
-        let (parent, rdev) = (node(parent), convert::device(rdev));
+        let (parent, rdev) = (self.node(parent), convert::device(rdev));
         let made = self.overlay.make_node(caller(request), parent, name, mode, umask, rdev);
-        self.reply_entry(made, reply);
+        self.reply_entry(self.made(request, parent, name, made), reply);
     }
 
     fn mkdir(
@@ -265,18 +283,23 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let _served = self.begin(Message::Mkdir);
-        let made = self.overlay.make_dir(caller(request), node(parent), name, mode, umask);
-        self.reply_entry(made, reply);
+        let parent = self.node(parent);
+        let made = self.overlay.make_dir(caller(request), parent, name, mode, umask);
+        self.reply_entry(self.made(request, parent, name, made), reply);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _served = self.begin(Message::Unlink);
-        reply_empty(self.overlay.unlink(node(parent), name), reply);
+        let node = self.node(parent);
+        self.revive_child(parent, name);
+        reply_empty(gone(request, Errno::NOENT, self.overlay.unlink(node, name)), reply);
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _served = self.begin(Message::Rmdir);
-        reply_empty(self.overlay.rmdir(node(parent), name), reply);
+        let node = self.node(parent);
+        self.revive_child(parent, name);
+        reply_empty(gone(request, Errno::NOENT, self.overlay.rmdir(node, name)), reply);
     }
 
     fn symlink(
@@ -288,14 +311,14 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let _served = self.begin(Message::Symlink);
-        let target = target.as_os_str();
-        let made = self.overlay.symlink(caller(request), node(parent), name, target);
-        self.reply_entry(made, reply);
+        let (parent, target) = (self.node(parent), target.as_os_str());
+        let made = self.overlay.symlink(caller(request), parent, name, target);
+        self.reply_entry(self.made(request, parent, name, made), reply);
     }
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -313,13 +336,24 @@ impl Filesystem for Adapter {
             no_replace: flags.contains(fuser::RenameFlags::RENAME_NOREPLACE),
             exchange: flags.contains(fuser::RenameFlags::RENAME_EXCHANGE),
         };
-        let renamed = self.overlay.rename(node(parent), name, node(new_parent), new_name, flags);
-        reply_empty(renamed, reply);
+        let (from, to) = (self.node(parent), self.node(new_parent));
+        self.revive_child(parent, name);
+        self.revive_child(new_parent, new_name);
+        reply_empty(self.renamed(request, (from, name), (to, new_name), flags), reply);
     }
 
-    fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
         let _served = self.begin(Message::Link);
-        self.reply_entry(self.overlay.link(self.node(ino), node(parent), name), reply);
+        let parent = self.node(parent);
+        let made = self.overlay.link(self.node(ino), parent, name);
+        self.reply_entry(self.made(request, parent, name, made), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -390,7 +424,7 @@ impl Filesystem for Adapter {
         let _served = self.begin(Message::Read);
         let size = size as usize;
         if size >= SHORTEST_VIEW {
-            match self.overlay.view(node(ino), offset, size) {
+            match self.overlay.view(self.node(ino), offset, size) {
                 Ok(Some(view)) => return reply.data(&view),
                 Ok(None) => {}
                 Err(error) => return reply.error(errno(error)),
@@ -458,6 +492,9 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let _served = self.begin(Message::Readdir);
+        if self.has_lost_place(ino, after) {
+            return reply.error(errno(Errno::STALE));
+        }
         let read = self.overlay.read_dir(self.node(ino), after, |entry| {
             flow(reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), entry.name))
         });
@@ -476,6 +513,9 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let _served = self.begin(Message::Readdirplus);
+        if self.has_lost_place(ino, after) {
+            return reply.error(errno(Errno::STALE));
+        }
         let read = self.overlay.read_dir_plus(self.node(ino), after, |entry, full| {
             let (ttl, shown) = match full {
                 Some(full) => self.shown(full),
@@ -525,6 +565,8 @@ impl Filesystem for Adapter {
         if is_statistics(ino, name) {
             return reply.error(errno(Errno::PERM));
         }
+        // What was set before is set again.
+        let flags = if is_resent(request) { 0 } else { flags };
         let create = flags & libc::XATTR_CREATE != 0;
         let replace = flags & libc::XATTR_REPLACE != 0;
         let set =
@@ -557,12 +599,13 @@ impl Filesystem for Adapter {
         reply_xattr(names.map(|names| convert::name_list(&names, caller(request))), size, reply);
     }
 
-    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _served = self.begin(Message::Removexattr);
         if !self.policy.xattr {
             return reply.error(errno(Errno::OPNOTSUPP));
         }
-        reply_empty(self.overlay.remove_xattr(self.node(ino), name), reply);
+        let removed = self.overlay.remove_xattr(self.node(ino), name);
+        reply_empty(gone(request, Errno::NODATA, removed), reply);
     }
 
     fn create(
@@ -576,7 +619,9 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let _served = self.begin(Message::Create);
-        match self.overlay.create(caller(request), node(parent), name, mode, umask) {
+        let parent = self.node(parent);
+        let made = self.overlay.create(caller(request), parent, name, mode, umask);
+        match self.made(request, parent, name, made) {
             Ok(entry) => {
                 if let Some(files) = &self.passthrough {
                     return self.reply_created(files, caller(request), &entry, flags, reply);

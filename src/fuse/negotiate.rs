@@ -30,14 +30,28 @@ const ALWAYS: [InitFlags; 10] = [
 const BACKGROUND: u16 = 64;
 
 /// What the kernel will do.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Agreed {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
     /// Opens of files need not be answered.
     pub zero_open: bool,
     /// Opens of directories need not be answered.
     pub zero_opendir: bool,
     /// Who may set inode flags is checked before we are asked to (Linux 5.13).
     pub checks_flags: bool,
+}
+
+impl Agreed {
+    /// As a number, for [`Agreed::from_bits`].
+    pub fn bits(self) -> u64 {
+        let all = [self.zero_open, self.zero_opendir, self.checks_flags];
+        all.into_iter().enumerate().map(|(at, is_so)| u64::from(is_so) << at).sum()
+    }
+
+    /// What [`Agreed::bits`] gave.
+    pub fn from_bits(bits: u64) -> Self {
+        let has = |at: u32| bits & (1 << at) != 0;
+        Self { zero_open: has(0), zero_opendir: has(1), checks_flags: has(2) }
+    }
 }
 
 /// Agrees on capabilities. `stacked` is whether a layer lies on a filesystem that is itself on top of another.
@@ -48,6 +62,9 @@ pub(super) fn negotiate(
 ) -> std::io::Result<Agreed> {
     let offered = config.capabilities();
     let mut wanted = ALWAYS.into_iter().fold(InitFlags::empty(), InitFlags::union);
+    if policy.supervised && !offered.contains(InitFlags::FUSE_HAS_RESEND) {
+        return Err(std::io::Error::other("option supervise: needs Linux 6.9"));
+    }
     let zero_open = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     let can_skip_opens = policy.zero_open && offered.contains(zero_open);
     if can_skip_opens {

@@ -26,6 +26,8 @@ pub struct Policy {
     pub max_write: u32,
     /// Whether directories always have the link count 1.
     pub static_nlink: bool,
+    /// Whether another process is to go on when this one dies.
+    pub supervised: bool,
     /// The most threads that answer; `None` leaves it to [`Readers`](super::Readers).
     pub threads: Option<u32>,
 }

@@ -48,6 +48,27 @@ impl Launch {
     /// # Errors
     /// [`MountError::CallerGone`] when nobody waits any more.
     pub fn ready(&mut self, mountpoint: &Path) -> Result<(), MountError> {
+        self.leave()?;
+        let Some(caller) = self.0.take() else { return Ok(()) };
+        // Last: when the caller ends, its own caller must find every pipe closed.
+        match write(&caller.verdict, READY) {
+            Ok(_) => Ok(()),
+            Err(Errno::PIPE) => Err(MountError::CallerGone(mountpoint.to_owned())),
+            Err(error) => Err(MountError::system("telling the caller")(error)),
+        }
+    }
+
+    /// The same for a process whose parent tells the caller.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn ready_unheard(&mut self) -> Result<(), MountError> {
+        self.leave()?;
+        self.0 = None;
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), MountError> {
         let Some(caller) = &mut self.0 else { return Ok(()) };
         // Not sooner: a ^C at the terminal is to reach both of us while the caller waits.
         setsid().map_err(MountError::system("setsid"))?;
@@ -64,13 +85,6 @@ impl Launch {
         }
         .map_err(MountError::system("stderr"))?;
         caller.inherited.close();
-        // Last: when the caller ends, its own caller must find every pipe closed.
-        match write(&caller.verdict, READY) {
-            Ok(_) => {}
-            Err(Errno::PIPE) => return Err(MountError::CallerGone(mountpoint.to_owned())),
-            Err(error) => return Err(MountError::system("telling the caller")(error)),
-        }
-        self.0 = None;
         Ok(())
     }
 }
@@ -174,7 +188,7 @@ fn reap(daemon: Pid) -> Result<Option<WaitStatus>, MountError> {
     Ok(ended.map(|(_daemon, status)| status))
 }
 
-fn describe(status: WaitStatus) -> String {
+pub(super) fn describe(status: WaitStatus) -> String {
     match (status.terminating_signal(), status.exit_status()) {
         (Some(signal), _) => format!("killed by signal {signal}"),
         (None, Some(code)) => format!("exit status {code}"),

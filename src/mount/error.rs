@@ -45,6 +45,12 @@ pub enum MountError {
     Busy(PathBuf),
     /// Unmounting failed.
     Unmount(PathBuf, String),
+    /// `supervise`: a layer, or the mountpoint, would not be found again; what lies where.
+    Unfindable(PathBuf, PathBuf),
+    /// `supervise`: this layer is not what it was when the mount was made.
+    LayerReplaced(PathBuf),
+    /// `supervise`: one daemon after the other has died.
+    GivenUp(PathBuf),
     /// mount(2) refused the new flags.
     Remount(PathBuf, Errno),
 }
@@ -123,6 +129,18 @@ impl fmt::Display for MountError {
             }
             Self::Unmount(path, problem) => {
                 write!(f, "{}: cannot unmount: {problem}", path.display())
+            }
+            Self::Unfindable(layer, mountpoint) => write!(
+                f,
+                "option supervise: the layer {} and the mountpoint {} must not lie in each other",
+                layer.display(),
+                mountpoint.display()
+            ),
+            Self::LayerReplaced(path) => {
+                write!(f, "{}: no longer the layer that was mounted", path.display())
+            }
+            Self::GivenUp(path) => {
+                write!(f, "{}: no daemon stays alive; unmount it and mount again", path.display())
             }
             Self::Remount(path, error) => {
                 write!(f, "{}: cannot remount: {}", path.display(), text(*error))

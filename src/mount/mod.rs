@@ -8,6 +8,7 @@ mod abandoned;
 mod attach;
 mod daemon;
 mod error;
+mod estate;
 mod fusermount;
 mod log_sink;
 mod mounted;
@@ -17,6 +18,7 @@ pub mod request;
 mod session;
 mod spec;
 mod statistics;
+mod supervisor;
 mod union;
 mod unmount;
 mod witness;
@@ -29,8 +31,11 @@ use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal, umask};
 
 use self::daemon::Launch;
+use self::mounted::Mounted;
 use self::request::MountRequest;
+use self::session::Begin;
 use self::spec::MountSpec;
+use crate::fuse::statistics::Reporter;
 use crate::sys::process::{self, Signals};
 
 pub use abandoned::ask as ask_abandoned;
@@ -123,25 +128,42 @@ fn serve(
     {
         log::debug!("{}: {error}", dirs.upper.display());
     }
+    if options.supervise {
+        return supervisor::run(request, mountpoint, launch, &heard, witness);
+    }
     let filesystem = union::open(options, mountpoint)?;
     let reporter = filesystem.reporter();
-    let source = request.source.as_deref();
-    let program = OsStr::new(request.program());
-    let spec = MountSpec::new(&options.vfs, program, source, options.upper.is_none());
-    let (device, mounted) = attach::attach(mountpoint, &spec)?;
-    if let Err(error) = witness.mounted(mounted.device()) {
-        mounted.detach()?;
-        return Err(MountError::system(RECORD)(error));
-    }
-    let running = session::start(filesystem, device, mounted, options.vfs.allow)?;
+    let (device, mounted) = attach::attach(mountpoint, &spec(request))?;
+    tell(witness, &mounted)?;
+    let running = session::start(filesystem, device, mounted, options.vfs.allow, Begin::Handshake)?;
     if let Err(error) = launch.ready(mountpoint) {
         running.cancel();
         return Err(error);
     }
-    running.wait(&signals, || match reporter.json() {
+    running.wait(&signals, || report(&reporter))
+}
+
+/// Tells the witness that it is mounted, or takes the mount away again.
+fn tell(witness: &mut impl Witness, mounted: &Mounted) -> Result<(), MountError> {
+    if let Err(error) = witness.mounted(mounted.device()) {
+        mounted.detach()?;
+        return Err(MountError::system(RECORD)(error));
+    }
+    Ok(())
+}
+
+fn spec(request: &MountRequest) -> MountSpec {
+    let source = request.source.as_deref();
+    let program = OsStr::new(request.program());
+    MountSpec::new(&request.options.vfs, program, source, request.options.upper.is_none())
+}
+
+/// Writes the statistics into the log.
+fn report(reporter: &Reporter) {
+    match reporter.json() {
         Ok(line) => log::warn!("{line}"),
         Err(error) => log::error!("statistics: {error}"),
-    })
+    }
 }
 
 /// In the foreground, what the caller ignores stays ignored, as nohup(1) wants it. A daemon has left

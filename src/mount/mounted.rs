@@ -55,6 +55,15 @@ impl Mounted {
         self.identity.device
     }
 
+    /// The same for another process.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn try_clone(&self) -> Result<Self, MountError> {
+        let device = self.device.try_clone().map_err(MountError::system("copying a descriptor"))?;
+        Ok(Self { path: self.path.clone(), identity: self.identity, device })
+    }
+
     /// Where it was mounted.
     pub fn path(&self) -> &Path {
         &self.path
@@ -132,7 +141,7 @@ impl Mounted {
     }
 
     /// Whether the kernel still has our filesystem, in any namespace or held by any process.
-    fn is_connected(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         match retry_on_intr(|| poll(&mut fds, Some(&now))) {

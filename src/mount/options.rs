@@ -79,6 +79,8 @@ pub struct Options {
     pub writeback: Option<bool>,
     /// `threads` that read requests, at least 1: `threaded=0` is one, `max_threads=N` is at most N.
     pub threads: Option<u32>,
+    /// `supervise`: another daemon goes on when the first one dies.
+    pub supervise: bool,
     /// `max_write`: bytes of the largest write request, at least 4096.
     pub max_write: Option<u32>,
     /// `debug`: log every request and stay in the foreground.

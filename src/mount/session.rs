@@ -38,7 +38,16 @@ struct Crew {
     threads: Mutex<Vec<JoinHandle<io::Result<()>>>>,
 }
 
-/// Does the INIT handshake over `device` and answers requests from then on.
+/// What a session begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// The INIT handshake.
+    Handshake,
+    /// The requests that another process has not answered.
+    Resume,
+}
+
+/// Begins a session over `device` and answers requests from then on.
 ///
 /// # Errors
 /// When that fails; the mount is detached again.
@@ -47,8 +56,9 @@ pub fn start(
     device: OwnedFd,
     mounted: Mounted,
     allow: Option<Allow>,
+    begin: Begin,
 ) -> Result<Running, MountError> {
-    match launch(filesystem, device, allow) {
+    match launch(filesystem, device, allow, begin) {
         Ok((crew, ended)) => Ok(Running { mounted, crew, ended }),
         Err(error) => {
             take_away(&mounted);
@@ -61,6 +71,7 @@ fn launch(
     filesystem: Adapter,
     device: OwnedFd,
     allow: Option<Allow>,
+    begin: Begin,
 ) -> io::Result<(Arc<Crew>, OwnedFd)> {
     let (ended, hold) = pipe_with(PipeFlags::CLOEXEC)?;
     // The kernel keeps out whom it has to, except that it knows nothing of `allow_root`.
@@ -68,11 +79,18 @@ fn launch(
         Some(Allow::Root) => SessionACL::RootAndOwner,
         Some(Allow::Other) | None => SessionACL::All,
     };
-    let first = connection::open(filesystem.clone(), device.try_clone()?, acl)?;
+    let first = match begin {
+        Begin::Handshake => connection::open(filesystem.clone(), device.try_clone()?, acl)?,
+        Begin::Resume => {
+            let session = connection::join(filesystem.clone(), device.as_fd(), acl)?;
+            connection::resend(device.as_fd())?;
+            session
+        }
+    };
     if filesystem.uses_passthrough() {
         passthrough::probe(first.as_fd())?;
     }
-    filesystem.notifier().get_or_init(|| first.notifier());
+    filesystem.forget_listings(filesystem.notifier().get_or_init(|| first.notifier()));
     let crew = Arc::new(Crew { readers: filesystem.readers(), threads: Mutex::default() });
     let hold = Arc::new(hold);
     let (of_first, of_others) = (hold.clone(), Arc::downgrade(&hold));
@@ -187,7 +205,7 @@ impl Running {
 }
 
 /// Detaches a mount that cannot be served, on the way to reporting why.
-fn take_away(mounted: &Mounted) {
+pub(super) fn take_away(mounted: &Mounted) {
     match mounted.detach() {
         Ok(Detached::Now | Detached::OutOfReach) => {}
         Err(error) => log::error!("{error}"),

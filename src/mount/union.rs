@@ -1,11 +1,13 @@
 //! From the options of a mount to the union that it serves.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::geteuid;
 
 use super::MountError;
+use super::estate::Estate;
 use super::options::{Allow, Cache, Io, Options, RedirectDir, XattrPermissions};
 use crate::fuse::{Adapter, Pages, Policy};
 use crate::layer::stat_override::StatOverride;
@@ -22,13 +24,58 @@ const MAX_WRITE: u32 = 1024 * 1024;
 /// # Errors
 /// One line that names the option and layer and says what to do.
 pub(super) fn open(options: &Options, mountpoint: &Path) -> Result<Adapter, MountError> {
+    Ok(Adapter::new(layers(options, mountpoint)?, policy(options)))
+}
+
+/// The same for a daemon that can be succeeded by another: `estate` is told what the next one has to know.
+///
+/// # Errors
+/// The same.
+pub(super) fn open_supervised(
+    options: &Options,
+    mountpoint: &Path,
+    estate: &Arc<Estate>,
+) -> Result<Adapter, MountError> {
+    let mut overlay = layers(options, mountpoint)?;
+    tell_clashes(&mut overlay, estate);
+    Ok(Adapter::new(overlay, policy(options)))
+}
+
+/// The same for a daemon that succeeds another, the `generation`-th to do so.
+///
+/// # Errors
+/// The same; `estate` may not be read or written.
+pub(super) fn succeed(
+    options: &Options,
+    mountpoint: &Path,
+    estate: &Arc<Estate>,
+    generation: u16,
+) -> Result<Adapter, MountError> {
+    let failed = MountError::system("what the last daemon left");
+    let (agreed, known, last) = estate.read().map_err(failed)?;
+    let mut overlay = layers(options, mountpoint)?;
+    let failed = MountError::system("finding the files again");
+    let (census, known) = overlay.take_over(generation, (known, last)).map_err(failed)?;
+    // The ids first, and both before anything new is made: what is new to this daemon is known by its place in the row.
+    let left = estate.leave(&known).and_then(|()| estate.serve(generation));
+    left.map_err(MountError::system("what the last daemon left"))?;
+    tell_clashes(&mut overlay, estate);
+    Ok(Adapter::new(overlay, policy(options)).resume(agreed, census))
+}
+
+fn tell_clashes(overlay: &mut Overlay, estate: &Arc<Estate>) {
+    let estate = estate.clone();
+    overlay.tell_clashes(move || estate.spoil());
+}
+
+fn layers(options: &Options, mountpoint: &Path) -> Result<Overlay, MountError> {
     let config = config(options, mountpoint);
     let mut overlay =
         Overlay::open(&config).map_err(|error| MountError::Layers(error.to_string()))?;
     if options.timeout.is_some() {
         overlay.expect_changes_below();
     }
-    Ok(Adapter::new(overlay, policy(options)))
+    Ok(overlay)
 }
 
 fn config(options: &Options, mountpoint: &Path) -> Config {
@@ -89,6 +136,7 @@ fn policy(options: &Options) -> Policy {
         writeback: options.writeback == Some(true),
         max_write: options.max_write.unwrap_or(MAX_WRITE),
         static_nlink: options.static_nlink,
+        supervised: options.supervise,
         threads: options.threads,
     }
 }

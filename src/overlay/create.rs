@@ -315,7 +315,7 @@ impl Overlay {
         let ino = self.numbers.number(stat.dev, stat.ino);
         let entry = contents.names.insert_upper(name.clone(), kind, stat.ino);
         let name = NameRef { parent: parent.clone(), name, in_upper: true, leaving: false };
-        let node = self.nodes.intern(&entry.node, name, &[], false, ino, |id, name| {
+        let node = self.nodes.intern(&entry.node, name, &[], false, (ino, false), |id, name| {
             let directory = kind.is_dir().then(Directory::empty);
             let node = Node::new(id, kind, ino, Place::Upper, directory);
             {
@@ -376,7 +376,7 @@ impl Overlay {
             name,
             &[key],
             true,
-            node.ino,
+            (node.ino, false),
             |id, NameRef { parent, name, .. }| {
                 // Not reached: the node was registered under its key just now and is held by the caller.
                 Node::plain(id, node.kind, node.ino, Plain { parent, name, lower: None })

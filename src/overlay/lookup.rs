@@ -88,7 +88,8 @@ impl Overlay {
             }
             false => None,
         };
-        let (keys, number) = (found.keys.clone(), found.ino);
+        let keys = found.keys.clone();
+        let number = (found.ino, linked && matches!(found.place, Place::Lower(_)));
         let node = self.nodes.intern(&entry.node, name, &keys, linked, number, |id, name| {
             new_node(id, name, found, directory)
         });

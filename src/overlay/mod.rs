@@ -47,6 +47,7 @@ mod pins;
 mod read_dir;
 mod remove;
 mod rename;
+mod resume;
 mod sync;
 mod xattr;
 
@@ -67,6 +68,7 @@ pub use node::NodeId;
 pub use open::{Config, OpenError, RedirectPolicy, UpperDirs};
 pub use read_dir::{DirEntry, Flow};
 pub use rename::RenameFlags;
+pub use resume::Census;
 
 use crate::layer::windows::Windows;
 use crate::layer::{Descriptors, Lowers, Upper};

@@ -75,6 +75,11 @@ impl Lookups {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Whether there are none.
     pub fn is_zero(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0

@@ -27,6 +27,60 @@ pub(super) struct Key {
 /// Ids from here on are not inode numbers.
 const FIRST_OWN_ID: u64 = 1 << 63;
 
+/// Ids of objects that are new to a process which has taken the union over: their number, and from this bit on the place
+/// of that process in the row of all.
+const GENERATION_SHIFT: u32 = 48;
+
+/// Where that process begins to count ids that are not even this.
+const COUNTER_SHIFT: u32 = 40;
+
+/// Added to the number of a lower file that has several names, where numbers are looked up.
+pub(super) const SHARED: u64 = 1 << 63;
+
+/// The ids of objects that were there when a process took the union over.
+#[derive(Default)]
+pub(super) struct KnownIds {
+    /// By the number, with [`SHARED`] or not.
+    pub ids: HashMap<u64, u64>,
+    /// How many processes came before.
+    pub generation: u16,
+}
+
+impl KnownIds {
+    /// The id for an object with this number, if it can have one that the next process finds out again.
+    pub fn id(&self, number: u64, shared: bool) -> Option<NodeId> {
+        let as_it_was = if shared { None } else { self.ids.get(&number) };
+        // One that has been copied up since is no lower file any more.
+        let known = as_it_was.or_else(|| self.ids.get(&(number | SHARED)));
+        known.map(|id| NodeId(*id)).or_else(|| new_id(self.generation, number))
+    }
+
+    /// The id of an object that was there.
+    pub fn known(&self, number: u64) -> Option<NodeId> {
+        self.ids.get(&number).or_else(|| self.ids.get(&(number | SHARED))).map(|id| NodeId(*id))
+    }
+}
+
+/// The id of an object with this number that was not there when the process of that `generation` began.
+pub(super) fn new_id(generation: u16, number: u64) -> Option<NodeId> {
+    if number <= NodeId::ROOT.0 || number >= FIRST_OWN_ID {
+        return None;
+    }
+    match generation {
+        0 => Some(NodeId(number)),
+        _ if number >> GENERATION_SHIFT != 0 => None,
+        _ => Some(NodeId(FIRST_OWN_ID | (u64::from(generation) << GENERATION_SHIFT) | number)),
+    }
+}
+
+/// The number of the object that has this id, if it is none that was counted.
+pub(super) fn number(id: NodeId) -> u64 {
+    match id.0 < FIRST_OWN_ID {
+        true => id.0,
+        false => id.0 & ((1 << GENERATION_SHIFT) - 1),
+    }
+}
+
 pub(super) struct NodeTable {
     inner: Mutex<Inner>,
 }
@@ -36,6 +90,9 @@ struct Inner {
     hasher: DefaultHashBuilder,
     by_key: HashMap<Key, NodeId>,
     next_own_id: u64,
+    known: KnownIds,
+    /// Called when a number is met that is the id of another object.
+    clashed: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl NodeTable {
@@ -46,6 +103,8 @@ impl NodeTable {
             hasher: DefaultHashBuilder::default(),
             by_key: HashMap::new(),
             next_own_id: FIRST_OWN_ID,
+            known: KnownIds::default(),
+            clashed: None,
         };
         inner.insert(root);
         Self { inner: Mutex::new(inner) }
@@ -53,6 +112,29 @@ impl NodeTable {
 
     pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
         self.inner.lock().get(id).cloned()
+    }
+
+    /// Takes one more reference on a node; false if it is not known.
+    pub fn refer(&self, id: NodeId) -> bool {
+        let inner = self.inner.lock();
+        inner.get(id).map(|node| node.lookups.add_one()).is_some()
+    }
+
+    /// Has `told` called whenever an object cannot have its number as its id.
+    pub fn tell_clashes(&mut self, told: Box<dyn Fn() + Send + Sync>) {
+        self.inner.get_mut().clashed = Some(told);
+    }
+
+    /// Has objects get these ids from now on.
+    pub fn take_over(&self, known: KnownIds) {
+        let mut inner = self.inner.lock();
+        inner.next_own_id = FIRST_OWN_ID + (u64::from(known.generation) << COUNTER_SHIFT);
+        inner.known = known;
+    }
+
+    /// The id of an object that was there when this process took over.
+    pub fn known(&self, number: u64) -> Option<NodeId> {
+        self.inner.lock().known.known(number)
     }
 
     pub fn len(&self) -> usize {
@@ -67,14 +149,15 @@ impl NodeTable {
 
     /// The node for a name, with one more reference: the one that is known by the name or by `keys`, else
     /// a new one. It is entered under its keys if it is `linked`: if it can have other names. `make` gets the new
-    /// node's id, which is `number` where that is free, and the name for it.
+    /// node's id, which is `number` where that is free, and the name for it. `shared` is whether other lower layers may
+    /// have the same file.
     pub fn intern(
         &self,
         slot: &AtomicU64,
         name: NameRef,
         keys: &[Key],
         linked: bool,
-        number: u64,
+        (number, shared): (u64, bool),
         make: impl FnOnce(NodeId, NameRef) -> Node,
     ) -> Arc<Node> {
         let mut inner = self.inner.lock();
@@ -88,7 +171,7 @@ impl NodeTable {
                 node
             }
             None => {
-                let node = Arc::new(make(inner.free_id(number), name));
+                let node = Arc::new(make(inner.free_id(number, shared), name));
                 inner.insert(node.clone());
                 node
             }
@@ -182,11 +265,16 @@ impl Inner {
         }
     }
 
-    fn free_id(&mut self, number: u64) -> NodeId {
-        let wanted = NodeId(number);
-        let usable = number > NodeId::ROOT.0 && number < FIRST_OWN_ID;
-        if usable && self.get(wanted).is_none() {
-            return wanted;
+    fn free_id(&mut self, number: u64, shared: bool) -> NodeId {
+        let wanted = self.known.id(number, shared);
+        match wanted {
+            Some(id) if self.get(id).is_none() => return id,
+            Some(_) => {
+                if let Some(clashed) = &self.clashed {
+                    clashed();
+                }
+            }
+            None => {}
         }
         self.next_own_id += 1;
         NodeId(self.next_own_id)

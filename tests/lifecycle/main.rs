@@ -12,3 +12,4 @@ mod remount;
 mod rights;
 mod stage;
 mod successor;
+mod supervised;

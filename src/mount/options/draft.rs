@@ -66,6 +66,7 @@ impl Draft {
             }
         };
         self.check_passthrough()?;
+        self.check_supervise()?;
         // fuse-overlayfs: squash_to_uid and squash_to_gid outrank squash_to_root.
         let root = self.squash_to_root.then_some(0);
         self.options.squash_uid = self.options.squash_uid.or(root);
@@ -74,6 +75,23 @@ impl Draft {
             self.options.threads = Some(1);
         }
         Ok(self.options)
+    }
+
+    /// The next daemon would know nothing of these.
+    fn check_supervise(&self) -> Result<(), OptionError> {
+        let options = &self.options;
+        let others = [
+            ("io=passthrough", options.io == Io::Passthrough),
+            ("timeout", options.timeout.is_some()),
+            ("ino32_t", options.ino32),
+        ];
+        match others.into_iter().find(|(_, given)| options.supervise && *given) {
+            Some((other, _)) => Err(OptionError::new(
+                "supervise",
+                format!("does not go with {other}; leave one out"),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// `io=passthrough` leaves data to the kernel and the layer's filesystem, which know nothing of these.

@@ -177,6 +177,13 @@ pub(super) const FUSE_OPTIONS: &[OptionSpec] = &[
         "threads at most; few read requests while none of them takes long, the others stand in for those that are delayed",
     ),
     OptionSpec::new(
+        "supervise",
+        Flag(|draft| draft.options.supervise = true),
+        Implemented,
+        "off",
+        "when the daemon is killed or crashes, another one goes on: the mount and what is open there stay (Linux 6.9; not with `io=passthrough`, `timeout`, `ino32_t`)",
+    ),
+    OptionSpec::new(
         "max_write",
         Number(4096, u32::MAX, |draft, bytes| draft.options.max_write = Some(bytes)),
         Implemented,
