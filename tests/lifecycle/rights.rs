@@ -80,7 +80,7 @@ fn what_fusermount3_refuses_is_one_line() {
 
 /// Runs `script` as root of a new user and mount namespace; `$1` is the program, `$2` the options,
 /// `$3` the mountpoint.
-fn in_user_namespace(stage: &Stage, script: &str) -> String {
+pub fn in_user_namespace(stage: &Stage, script: &str) -> String {
     let mut command = stage.command("unshare");
     command.args(["-Urm", "sh", "-ec", script, "sh"]).arg(stage.program());
     command.arg(stage.writable()).arg(stage.mountpoint());

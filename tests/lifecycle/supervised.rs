@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::Signal;
 
+use crate::rights::in_user_namespace;
 use crate::stage::{Daemon, Stage, fails, is_root, run, succeeds, wait_until};
 
 /// How often a daemon is killed.
@@ -226,6 +227,20 @@ fn an_ordinary_users_mount_goes_on_too() {
         succeeds(stage.command("touch").arg(stage.mountpoint().join("new")));
     }
     succeeds(stage.command("fusermount3").arg("-u").arg(stage.mountpoint()));
+    wait_until("all have ended", || stage.daemons().is_empty());
+}
+
+#[test]
+fn a_mount_in_a_user_namespace_goes_on_too() {
+    let Some(stage) = Stage::of_user() else { return };
+    let script = r#""$1" -o "$2,supervise" "$3"; exec 5< "$3/hello"
+        for time in 1 2 3; do
+            daemon=$(pgrep -n -f -- "$2,supervise"); kill -KILL $daemon
+            while kill -0 $daemon 2>/dev/null; do sleep 0.01; done
+            cat "$3/hello"; echo $time > "$3/new"
+        done
+        cat <&5; exec 5<&-; cat "$3/new"; umount "$3""#;
+    assert_eq!(in_user_namespace(&stage, script), "hellohellohellohello3\n");
     wait_until("all have ended", || stage.daemons().is_empty());
 }
 

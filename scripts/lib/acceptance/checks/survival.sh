@@ -47,6 +47,29 @@ check_kill_of_the_daemon() {
     podman rmi -f survivor >/dev/null
 }
 
+# With `supervise` nobody in the container hears of it.
+check_kill_of_a_supervised_daemon() {
+    local pids pid
+    [ "$NAME" = plyfs ] || return 0
+    sed '/^mount_program/a mountopt = "supervise"' ~/.config/containers/storage.conf >storage.conf
+    export CONTAINERS_STORAGE_CONF=$PWD/storage.conf
+    podman run -d --name c --network=none box sh -c 'exec 3>>/log; while :; do echo alive >&3 || exit 1; sleep 0.1; done' >/dev/null
+    podman exec c sh -c 'echo kept > /kept; rm /bin/yes'
+    for _ in 1 2 3; do
+        pids=$(daemon c)
+        [ "$(wc -w <<<"$pids")" = 2 ]
+        pid=$(ps -o pid= --ppid "$(echo "$pids" | paste -sd,)" | tr -d ' ')
+        kill -9 "$pid"
+        eventually test ! -e "/proc/$pid"
+        is "what is there" kept "$(podman exec c sh -c 'cat /kept; ls /bin/yes 2>/dev/null || true')"
+        podman exec c sh -c 'ls /proc/self/status /dev/null && truncate -s 0 /log' >/dev/null
+        eventually podman exec c grep -q alive /log
+    done
+    podman rm -f -t 0 c >/dev/null
+    eventually not_served "$pids"
+}
+not_served() { ! ps -p "$(echo "$1" | paste -sd,)" >/dev/null; }
+
 # Who waits for a program that stands still, as before a suspend of the machine, waits alone: no other container, no sync(2).
 check_stop_and_continuation_of_the_daemon() {
     local reader
