@@ -48,6 +48,7 @@ impl Filesystem for Adapter {
         // The library takes a message about many apart.
         served.turn.more_may_follow();
         self.lost_writes.forget(ino);
+        self.collected_times.forget(ino);
         let node = self.known(ino);
         self.overlay.forget(node, count);
         if let Some(files) = &self.passthrough {
@@ -91,6 +92,9 @@ impl Filesystem for Adapter {
             self.lost_writes.forget(ino);
         }
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
+        if self.policy.writeback {
+            self.collected_times.note(ino, &change);
+        }
         let changed = self.overlay.set_attr(caller(request), self.node(ino), &change);
         self.reply_attr(ino, changed, reply);
     }
@@ -304,9 +308,11 @@ impl Filesystem for Adapter {
         let kills = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let unprivileged = kills.then(|| caller(request));
         if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-            return reply_count(self.write_collected(ino, offset, data), reply);
+            let written = self.keep_time(ino, || self.write_collected(ino, offset, data));
+            return reply_count(written, reply);
         }
-        let written = self.overlay.write(self.node(ino), offset, data, unprivileged);
+        let written =
+            self.keep_time(ino, || self.overlay.write(self.node(ino), offset, data, unprivileged));
         self.after_direct_write(ino, open_flags, offset, &written);
         reply_count(written, reply);
     }
@@ -525,7 +531,8 @@ impl Filesystem for Adapter {
     ) {
         let _served = self.begin(Message::Fallocate);
         let mode = Allocate(mode.cast_unsigned());
-        reply_empty(self.overlay.allocate(self.node(ino), mode, offset, length), reply);
+        let allocate = || self.overlay.allocate(self.node(ino), mode, offset, length);
+        reply_empty(self.keep_time(ino, allocate), reply);
     }
 
     fn lseek(
@@ -569,13 +576,10 @@ impl Filesystem for Adapter {
     ) {
         let _served = self.begin(Message::CopyFileRange);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
-        let copied = self.overlay.copy_range(
-            self.node(source),
-            source_offset,
-            self.node(target),
-            target_offset,
-            length,
-        );
+        let copied = self.keep_time(target, || {
+            let from = (self.node(source), source_offset);
+            self.overlay.copy_range(from.0, from.1, self.node(target), target_offset, length)
+        });
         reply_count(copied, reply);
     }
 }

@@ -5,6 +5,7 @@
 //! absence are cached by the kernel for as long as it likes, since every change goes through this mount.
 
 mod aliases;
+mod collected_times;
 pub mod connection;
 mod convert;
 mod direct_io;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use fuser::{Generation, INodeNo, Notifier};
 
 use crate::overlay::{Census, NodeId, Overlay};
+use collected_times::CollectedTimes;
 use convert::node;
 use lost_writes::LostWrites;
 use passthrough::Passthrough;
@@ -50,6 +52,7 @@ pub struct Adapter {
     statistics: Arc<Statistics>,
     notifier: Arc<OnceLock<Notifier>>,
     lost_writes: Arc<LostWrites>,
+    collected_times: Arc<CollectedTimes>,
     readers: Arc<Readers>,
     /// Whether files have labels of SELinux.
     labels: bool,
@@ -90,6 +93,7 @@ impl Adapter {
             overlay: Arc::new(overlay),
             statistics: Arc::new(Statistics::new()),
             lost_writes: Arc::new(LostWrites::new(Arc::clone(&notifier))),
+            collected_times: Arc::default(),
             notifier,
             readers,
             labels: labels::are_used(),

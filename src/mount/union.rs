@@ -133,7 +133,8 @@ fn policy(options: &Options) -> Policy {
         timeout,
         acl: !options.no_acl,
         xattr: !options.no_xattrs,
-        writeback: options.writeback == Some(true),
+        // Where nothing stays in the page cache there is nothing to collect, and times would be stale.
+        writeback: options.writeback == Some(true) && pages != Pages::None,
         max_write: options.max_write.unwrap_or(MAX_WRITE),
         static_nlink: options.static_nlink,
         supervised: options.supervise,

@@ -238,6 +238,12 @@ impl Overlay {
         self.node_attr(&node)
     }
 
+    /// Sets the time of the last change of the contents of a file that the upper layer has.
+    pub fn set_change_time(&self, id: NodeId, mtime: NewTime) -> Result<()> {
+        let node = self.node(id)?;
+        self.at(&node, |at| at.upper()?.set_times(None, Some(mtime)))
+    }
+
     fn truncate(&self, caller: Caller, node: &Arc<Node>, size: u64) -> Result<()> {
         if self.copy_up_cut(node, Cut { size, caller })? {
             return Ok(());

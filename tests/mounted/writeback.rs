@@ -1,16 +1,17 @@
 //! With `writeback=1` the kernel takes writes and sends them later: size and times are its own until then, and errors come
 //! when the writer has gone on.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use rustix::fs::{
     FallocateFlags, OFlags, Timespec, Timestamps, copy_file_range, fallocate, fchmod, fchown,
-    fsync, futimens,
+    fcntl_setfl, fsync, futimens, syncfs,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid};
@@ -314,4 +315,77 @@ fn permissions_set_before_the_first_write_count() {
     chmod(union.path("a"), 0o440).unwrap();
     file.write_at(b"U", 0).unwrap();
     assert_eq!((mode(union.path("a")), text(union.path("a"))), (0o440, "Uower".into()));
+}
+
+#[test]
+fn time_of_a_synced_file_is_the_one_that_was_seen() {
+    needs_root!();
+    not_with!("io=passthrough", "cache=never", "timeout");
+    let union = collecting().lower("f a").mount();
+    let root = open_file(union.path(""), OFlags::RDONLY).unwrap();
+    let written = |name: &str| {
+        let file = create(union.path(name), OFlags::WRONLY, 0o644)?;
+        file.write_at(b"text", 0)?;
+        fsync(&file)?;
+        std::io::Result::Ok(mtime(union.path(name)) == mtime(union.upper(name)))
+    };
+    let done = AtomicBool::new(false);
+    // What syncs all files sends a time without waiting for the data.
+    let all: Vec<_> = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                syncfs(&root).unwrap();
+            }
+        });
+        let all = (0..300).map(|round| written(&format!("file{round}"))).collect();
+        done.store(true, Ordering::Relaxed);
+        all
+    });
+    let wrong: Vec<_> = all.iter().filter(|same| !matches!(same, Ok(true))).collect();
+    assert!(wrong.is_empty(), "{} of {}: {wrong:?}", wrong.len(), all.len());
+}
+
+type Change<'a> = dyn Fn(&File) + 'a;
+
+#[test]
+fn every_kind_of_change_leaves_the_time_that_is_seen() {
+    needs_root!();
+    not_with!("io=passthrough", "timeout");
+    for cache in ["cache=auto", "cache=never"] {
+        let union = collecting().option(cache).lower("f source text=source").mount();
+        let source = open_file(union.path("source"), OFlags::RDONLY).unwrap();
+        let changes: [(&str, &Change); 5] = [
+            ("written", &|file| assert_eq!(file.write_at(b"text", 0).unwrap(), 4)),
+            ("written-directly", &|file| {
+                fcntl_setfl(file, OFlags::DIRECT).unwrap();
+                assert_eq!(file.write_at(&[b'x'; 4096], 0).unwrap(), 4096);
+            }),
+            ("cut", &|file| file.set_len(1).unwrap()),
+            ("allocated", &|file| fallocate(file, FallocateFlags::empty(), 0, 8192).unwrap()),
+            ("copied", &|file| {
+                assert_eq!(copy_file_range(&source, Some(&mut 0), file, Some(&mut 0), 6), Ok(6));
+            }),
+        ];
+        for (name, change) in changes {
+            let file = create(union.path(name), OFlags::RDWR, 0o644).unwrap();
+            let seen = || {
+                fsync(&file).unwrap();
+                let seen = mtime(union.path(name));
+                assert_eq!(mtime(union.upper(name)), seen, "{name} with {cache}");
+                seen
+            };
+            let made = seen();
+            // At once, in the same tick of the clock of files, and a while after that.
+            change(&file);
+            let first = seen();
+            let later = until(
+                || {
+                    change(&file);
+                    seen()
+                },
+                |time| *time > first,
+            );
+            assert!(made <= first && first < later, "{name} with {cache}");
+        }
+    }
 }

@@ -247,7 +247,7 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         Implemented,
         "0",
         "the kernel collects writes before it sends them: small ones cost less, stat(2) of a file that has been opened more, \
-         and errors (ENOSPC) are told by the next write, fsync or close",
+         and errors (ENOSPC) are told by the next write, fsync or close; nothing is collected with `cache=never`",
     ),
     OptionSpec::new(
         "verify",
