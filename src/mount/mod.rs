@@ -7,6 +7,7 @@
 mod abandoned;
 mod attach;
 mod daemon;
+mod dead;
 mod error;
 mod estate;
 mod fusermount;
@@ -70,6 +71,7 @@ pub fn run_with(request: &MountRequest, witness: &mut impl Witness) -> Result<()
     if request.options.vfs.remount {
         return remount::remount(&resolve(&request.mountpoint)?, &request.options.vfs);
     }
+    dead::take_away(&request.mountpoint);
     let mountpoint = resolve(&request.mountpoint)?;
     if request.foreground {
         serve_witnessed(request, &mountpoint, &mut Launch::foreground(), witness)

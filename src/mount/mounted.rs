@@ -152,7 +152,7 @@ impl Mounted {
 }
 
 /// The topmost mount's root at `path`. `O_PATH` sends no message to a FUSE filesystem.
-fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
     open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 

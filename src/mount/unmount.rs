@@ -12,6 +12,11 @@ use crate::sys::mountinfo;
 /// The types under which a union is mounted: ours, and that of the program we stand in for.
 const OUR_TYPES: &[&str] = &["fuse.plyfs", "fuse.fuse-overlayfs"];
 
+/// Whether what is mounted as this type is a union of ours, or of the program we stand in for.
+pub(super) fn is_union(fs_type: &str) -> bool {
+    OUR_TYPES.contains(&fs_type)
+}
+
 /// Unmounts the union mounted at `path`; a busy one only if `lazy`: it leaves the tree, and its
 /// daemon ends with the last user.
 ///
@@ -22,7 +27,7 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
     let not_here = |error| MountError::Mountpoint(path.to_owned(), error);
     let path = path.canonicalize().map_err(not_here)?;
     match mounted::type_on_top(&path)? {
-        Some(name) if OUR_TYPES.contains(&name.as_str()) => by_path(&path, lazy),
+        Some(name) if is_union(&name) => by_path(&path, lazy),
         other => Err(MountError::not_ours(&path, other)),
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod begin;
+mod dead;
 mod end;
 #[path = "../mounted/support/mode.rs"]
 #[allow(dead_code, reason = "nothing is skipped here")]

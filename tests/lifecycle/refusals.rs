@@ -3,8 +3,6 @@
 use std::fs;
 use std::process::Command;
 
-use rustix::process::Signal;
-
 use crate::stage::{Stage, USER, Visitor, fails, is_root, run, shell, succeeds, text};
 
 fn plyfs_at(stage: &Stage, mountpoint: &str) -> Command {
@@ -57,20 +55,6 @@ fn an_upper_in_use_by_a_live_mount_is_refused() {
     drop(visitor);
     daemon.ends();
     succeeds(&mut stage.plyfs(&stage.writable()));
-}
-
-#[test]
-fn a_mount_whose_daemon_was_killed_is_named_and_can_be_unmounted() {
-    let stage = Stage::new();
-    let daemon = stage.mount();
-    daemon.signal(Signal::KILL);
-    daemon.ends();
-    let line = fails(&mut stage.plyfs(&stage.read_only()));
-    assert!(line.contains("whose daemon is gone"), "{line}");
-    succeeds(stage.command(stage.program()).arg("umount").arg(stage.mountpoint()));
-    assert_eq!(stage.mounts(), [""; 0]);
-    stage.mount();
-    assert_eq!(stage.read(), "hello");
 }
 
 /// Runs the program through `runner` in a mount namespace that `prepare` has changed; its line.
