@@ -80,22 +80,23 @@ impl Overlay {
         object.set_times(Some(NewTime::At(stat.atime)), Some(NewTime::At(stat.mtime)))
     }
 
-    /// Gives an upper object, which is like `now`, its owner, where that is not this process's own already.
+    /// Gives an upper object, which is like `now`, its owner, where that is not this process's own already. Where owners
+    /// are squashed, nobody misses one that this process may not give.
     pub(super) fn give_owner(
         &self,
         (object, now): (&Object, &Stat),
         uid: u32,
         gid: u32,
     ) -> Result<()> {
-        if self.ids.squashes() {
-            return Ok(());
-        }
         let uid = (now.uid != uid).then_some(uid);
         let gid = (now.gid != gid).then_some(gid);
         if uid.is_none() && gid.is_none() {
             return Ok(());
         }
-        object.set_owner(uid, gid)
+        match object.set_owner(uid, gid) {
+            Err(Errno::PERM | Errno::INVAL) if self.ids.squashes() => Ok(()),
+            given => given,
+        }
     }
 }
 

@@ -243,7 +243,9 @@ impl Overlay {
                 object.set_permissions(OVERRIDDEN_MODE)?;
             }
         } else {
-            self.give_owner((object, made), outfit.uid, outfit.gid)?;
+            if !self.ids.squashes() {
+                self.give_owner((object, made), outfit.uid, outfit.gid)?;
+            }
             if !link && made.permissions() != outfit.permissions {
                 object.set_permissions(outfit.permissions)?;
             }

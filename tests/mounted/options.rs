@@ -174,6 +174,27 @@ fn squashed_owners_are_shown_for_everything() {
 }
 
 #[test]
+fn copies_keep_the_owners_that_are_squashed_where_they_can() {
+    needs_root!();
+    not_with!("xattr_permissions");
+    let without_the_right = ["setpriv", "--bounding-set", "-chown", "--inh-caps", "-chown"];
+    for (wrapper, kept) in [(&[][..], true), (&without_the_right[..], false)] {
+        let union = Union::new()
+            .option("squash_to_uid=77,squash_to_gid=88")
+            .lower("f a own=5:6 mode=0640\nd d own=7:8\nf d/f own=9:10")
+            .wrapper(wrapper)
+            .mount();
+        append(union.path("a"), "more");
+        fs::write(union.path("d/new"), "").unwrap();
+        for (name, stored) in [("a", (5, 6)), ("d", (7, 8)), ("d/new", (0, 0))] {
+            assert_eq!(owner(union.path(name)), (77, 88), "{name}");
+            assert_eq!(owner(union.upper(name)), if kept { stored } else { (0, 0) }, "{name}");
+        }
+        assert_eq!(mode(union.upper("a")), 0o640);
+    }
+}
+
+#[test]
 fn link_counts_of_directories_are_constant_with_static_nlink() {
     needs_root!();
     let union = Union::new().option("static_nlink").lower("d d/a\nd d/b\nf d/f").mount();
