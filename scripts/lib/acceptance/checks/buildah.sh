@@ -66,3 +66,19 @@ check_buildah_several_at_once() {
         podman rmi -f "parallel$n" >/dev/null
     done
 }
+
+check_buildah_from_scratch() {
+    local container
+    mkdir dir && echo a >dir/a
+    container=$(buildah from scratch)
+    buildah unshare sh -ec 'm=$(buildah mount '"$container"'); mkdir $m/bin $m/etc; cp /bin/busybox $m/bin; ln $m/bin/busybox $m/bin/sh
+        ln -s nowhere $m/l; chown 5:6 $m/etc; chmod 2775 $m/etc; mkfifo $m/p; echo gone > $m/gone; rm $m/gone'
+    buildah copy -q --chown 7:8 "$container" dir /copied
+    buildah config --cmd /bin/sh "$container"
+    buildah commit -q "$container" scratched
+    buildah rm "$container" >/dev/null
+    is "the image" "2 nowhere 5:6 2775 fifo 7:8 a" \
+        "$(in_image scratched 'busybox stat -c %h /bin/sh; busybox readlink /l; busybox stat -c "%u:%g %a" /etc; busybox stat -c %F /p
+            busybox stat -c %u:%g /copied/a; busybox cat /copied/a; busybox cat /gone 2>/dev/null || true' | xargs)"
+    podman rmi -f scratched >/dev/null
+}

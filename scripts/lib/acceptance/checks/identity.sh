@@ -53,6 +53,47 @@ check_map_with_holes() {
     refused in_image owners 'chown 2000 /of/1' "${holes[@]}"
 }
 
+# unioned COMMANDS OPTION... : in a namespace of all ids, with a union at m over low, which `before` makes.
+unioned() {
+    local commands=$1
+    shift
+    unshare -Um --map-auto --map-root-user bash -Eeuc 'trap "echo failed: \$BASH_COMMAND" ERR
+        mkdir low up work m; '"$before"'
+        again() { ! mountpoint -q m || umount m; "$PROGRAM" -o "lowerdir=low,upperdir=up,workdir=work$OPTIONS" m; }
+        OPTIONS=$(printf ",%s" "$@"); again
+        '"$commands"'
+        umount m; rm -r low up work m' unioned "$@"
+}
+before='echo f > low/f; chown 50:50 low/f; echo k > low/k; chown 3:4 low/k; mkdir low/d; chown 5:6 low/d'
+export -f is refused fail
+
+check_map_hides_ids_that_it_does_not_know() {
+    [ "$NAME" != kernel ] || return 0
+    unioned 'is shown "65534:65534 1003:2004 1005:2006" "$(echo $(stat -c %u:%g m/f m/k m/d))"
+        for id in 50 1010 65534; do refused chown $id m/k; refused chgrp $id m/k; done
+        chmod 600 m/f; is kept 50:50:600 "$(stat -c %u:%g:%a up/f)"
+        chown 1009:2009 m/f; is stored 9:9 "$(stat -c %u:%g up/f)"
+        mkdir m/new; chown 1000:2000 m/new; is stored 0:0 "$(stat -c %u:%g up/new)"
+        again; is again "1009:2009 1000:2000" "$(echo $(stat -c %u:%g m/f m/new))"' \
+        uidmapping=0:1000:10 gidmapping=0:2000:10
+}
+
+check_map_is_that_of_access_lists_too() {
+    [ "$NAME" != kernel ] || return 0
+    before+='; setfacl -m u:3:r,g:4:rw low/k'
+    unioned 'is shown "user:1003:r-- group:2004:rw-" "$(echo $(getfacl -cnp m/k | grep :.*[0-9]:))"
+        setfacl -m u:1007:rwx m/f; is stored "user:7:rwx" "$(getfacl -cnp up/f | grep :7:)"
+        refused setfacl -m u:50:r m/f' \
+        uidmapping=0:1000:10 gidmapping=0:2000:10
+}
+
+check_squash_of_owners() {
+    [ "$NAME" != kernel ] || return 0
+    unioned 'mkdir m/new; is shown 77:88 "$(stat -c %u:%g m/f m/k m/d m/new | sort -u)"
+        echo x >> m/k; is kept 3:4 "$(stat -c %u:%g up/k)"' squash_to_uid=77 squash_to_gid=88
+    unioned 'is shown 0:0 "$(stat -c %u:%g m/f m/k m/d | sort -u)"' squash_to_root
+}
+
 check_map_and_commit() {
     start c box --userns=keep-id --user 0
     podman exec c sh -ec 'echo x > /f; chown 42:1000 /f; rm -r /usr; mkdir /usr; ln /f /g'
@@ -72,6 +113,7 @@ check_force_mask() {
     }
     podman import -q "$GROUND/busybox.tar" box
     start c box
+    has "$(tr '\0' ' ' <"/proc/$(daemon c)/cmdline")" 'xattr_permissions=2'
     is "the mode on disk" "755" "$(command podman unshare sh -c 'stat -c %a masked/overlay/*/diff/etc/passwd')"
     podman exec c sh -ec 'echo x > /f; chmod 640 /f; chown 5:6 /f; mkdir -m 2770 /d; chown 7:8 /d; mkfifo -m 622 /p; ln -s f /l
         chmod 4700 /bin/busybox; chown 11:12 /etc/group; touch /d/in'

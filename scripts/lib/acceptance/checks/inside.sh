@@ -197,7 +197,7 @@ full_inside_postgres() {
         cd /
         psql() { su postgres -c "psql -qAt -h /tmp -c \"$1\""; }
         run() { su postgres -c "/usr/lib/postgresql/*/bin/pg_ctl -D /var/lib/postgresql/data -o \"-k /tmp -c listen_addresses= \" -l /tmp/log -w $1" >/dev/null; }
-        work() { su postgres -c "/usr/lib/postgresql/*/bin/initdb -D /var/lib/postgresql/data" >/dev/null; run start
+        work() { su postgres -c "/usr/lib/postgresql/*/bin/initdb -D /var/lib/postgresql/data" >/dev/null; run start; [ "$(psql "show fsync")" = on ]
             psql "create table t as select n, repeat(md5(n::text), 10) x from generate_series(1, 20000) n"; psql "checkpoint"
             psql "update t set x = x || n where n % 7 = 0"; su postgres -c "kill -9 \$(head -1 /var/lib/postgresql/data/postmaster.pid)"; sleep 1; rm -f /var/lib/postgresql/data/postmaster.pid; run start; run stop; }
         look() { run start; [ "$(psql "select count(*), sum(length(x)) from t")" = "20000|6412700" ]; psql "vacuum full t"; run stop; }' everything

@@ -48,10 +48,7 @@ changes='
     rm /bin/yes; rm -r /usr; mkdir /usr; echo again > /usr/file
     mkdir /tmp/d; mv /tmp/d /tmp/e; echo "# more" >> /etc/passwd; chmod 700 /root; touch -d @1000000000 /dir/fifo'
 
-check_podman_diff() {
-    start c box
-    podman exec c sh -ec "$changes"
-    expected='A /dir
+changed='A /dir
 A /dir/fifo
 A /dir/hard
 A /dir/sub
@@ -66,10 +63,16 @@ C /etc/passwd
 C /root
 C /tmp
 D /bin/yes'
-    found=$(podman diff c)
-    # A directory that was made again is either changed or gone; podman's own mountpoints come besides.
-    has "$found" '^D /usr(/share)?$'
-    is changes "$expected" "$(grep -vE '/usr$|/usr/share$| /(etc/(hosts|hostname|resolv.conf|mtab)|run.*|dev|proc|sys)$' <<<"$found" | LC_ALL=C sort)"
+
+# own_changes : without podman's own mountpoints, and without the directory that was made again: it is either changed or gone.
+own_changes() { grep -vE '/usr$|/usr/share$| /(etc/(hosts|hostname|resolv.conf|mtab)|run.*|dev|proc|sys)$' | LC_ALL=C sort; }
+
+check_podman_diff() {
+    start c box
+    podman exec c sh -ec "$changes"
+    podman diff c >found
+    has "$(cat found)" '^D /usr(/share)?$'
+    is changes "$changed" "$(own_changes <found)"
 }
 
 check_podman_commit_keeps_everything() {
@@ -80,6 +83,19 @@ check_podman_commit_keeps_everything() {
     in_image committed "$LISTING" >after
     podman rmi -f committed >/dev/null
     diff before after
+}
+
+# The changes as the command reads them from the layers, without a mount.
+check_podman_container_in_plyfs_diff() {
+    local data='{{.GraphDriver.Data.UpperDir}}:{{.GraphDriver.Data.LowerDir}}' layers
+    [ "$NAME" = plyfs ] || return 0
+    start c box
+    podman exec c sh -ec "$changes"
+    IFS=: read -ra layers < <(podman inspect c --format "$data")
+    podman unshare "$PROGRAM" diff "${layers[@]}" >found
+    podman unshare "$PROGRAM" diff --json "${layers[@]}" >found.json
+    is changes "$changed" "$(own_changes <found)"
+    python3 -c 'import json; [json.loads(line) for line in open("found.json")]'
 }
 
 check_podman_image_diff() {
@@ -118,6 +134,14 @@ check_podman_overlay_volumes() {
     is "kept in the upper directory" "$(printf 'old\nnew')" "$(cat upper/file)"
     is "the next time" "$(printf 'd\nfile')" "$(box 'ls /v' -v "$PWD/vol:/v:O,upperdir=$PWD/upper,workdir=$PWD/work")"
     podman unshare rm -rf upper work
+}
+
+check_podman_overlay_of_a_named_volume() {
+    podman volume create volume >/dev/null
+    box 'echo old > /v/file; echo gone > /v/gone' -v volume:/v
+    is "in the container" "old new file" "$(echo $(box 'echo new >> /v/file; rm /v/gone; cat /v/file; ls /v' -v volume:/v:O))"
+    is "in the volume" "old file gone" "$(echo $(box 'cat /v/file; ls /v' -v volume:/v))"
+    podman volume rm volume >/dev/null
 }
 
 check_podman_read_only() {
@@ -166,3 +190,30 @@ check_podman_prune_leaves_nothing() {
     podman untag box localhost/kept:box
     lacks "$(podman unshare find "$root/overlay" -maxdepth 2 -name merged -not -empty)" .
 }
+
+# A reset takes whatever podman has for the user: here a user's storage and runtime directory of their own.
+check_podman_system_prune_and_reset() {
+    local run=$XDG_RUNTIME_DIR/reset given=(--storage-opt "overlay.mount_program=$PROGRAM") pause
+    [ "$NAME" != kernel ] || given=()
+    mkdir -m 700 "$run"
+    podman() { XDG_RUNTIME_DIR=$run command podman --root "$PWD/storage" --runroot "$run/root" "${given[@]}" "$@"; }
+    podman import -q "$GROUND/busybox.tar" box
+    printf 'FROM box\nRUN rm /bin/yes; rm -r /usr; mkdir /usr\nRUN echo 2 > /2\n' >Containerfile
+    podman build -q --network=none --layers -t built . >/dev/null
+    start c built
+    podman run --name ended --network=none box true
+    podman volume create volume >/dev/null
+    podman system prune -a -f --volumes >/dev/null
+    is "what is left" "c localhost/built:latest" "$(echo $(podman ps -a --format '{{.Names}}'; podman images --format '{{.Repository}}:{{.Tag}}' | grep -v none; podman volume ls -q))"
+    is "it goes on" 2 "$(podman exec c cat /2)"
+    pause=$(cat "$run/libpod/tmp/pause.pid")
+    podman system reset -f >/dev/null
+    [ "$NAME" = kernel ] || eventually no_program_in "$PWD/storage"
+    lacks "$(cat "/proc/$pause/mountinfo" 2>/dev/null || true)" "$PWD/storage/.*/merged"
+    [ ! -e storage ] || is "what is stored" "" "$(find storage -type f)"
+    kill "$pause" 2>/dev/null || true
+    # It would make it all again.
+    unset -f podman
+    rm -rf "$run"
+}
+no_program_in() { ! pgrep -f -- "$1/overlay/.*/merged\$" >/dev/null; }

@@ -80,3 +80,31 @@ check_root_freeze_and_thaw() {
     podman rm -f -t 0 c >/dev/null
     eventually rmdir "/sys/fs/cgroup/$group"
 }
+
+# Both names of the attribute; ordinary users have the second one, for what is neither a device nor a FIFO.
+check_root_owners_modes_and_devices_in_attributes() {
+    local option line
+    [ "$NAME" != kernel ] || return 0
+    for option in xattr_permissions=1 xattr_permissions=2; do
+        mkdir low up work m
+        echo k >low/k
+        "$PROGRAM" -o "lowerdir=low,upperdir=up,workdir=work,$option" m
+        echo x >m/file && chown 5:6 m/file && chmod 4711 m/file && mkdir -m 2770 m/dir && chown 7:8 m/dir && echo in >m/dir/in
+        mknod m/null c 1 3 && mknod -m 640 m/disk b 7 200 && mkfifo -m 622 m/p && chown 1:2 m/p && ln -s file m/link
+        ln m/file m/hard && chown 9:10 m/k && chmod 600 m/k
+        attributes >listed
+        for line in "file regular file 4711 5:6 0:0" "dir directory 2770 7:8 0:0" "null character special file 644 0:0 1:3" \
+            "disk block special file 640 0:0 7:c8" "p fifo 622 1:2 0:0" "k regular file 600 9:10 0:0"; do
+            grep -qxF "$line" listed || fail "no \"$line\" in: $(cat listed)"
+        done
+        is "on disk" "regular file" "$(stat -c %F up/null up/disk | sed 's/ empty//' | sort -u)"
+        umount m
+        "$PROGRAM" -o "lowerdir=low,upperdir=up,workdir=work,$option" m
+        attributes | diff listed -
+        mv m/dir m/moved
+        is "the directory that was moved" "2770 7:8" "$(stat -c '%a %u:%g' m/moved)"
+        umount m
+        rm -r low up work m
+    done
+}
+attributes() { (cd m && stat -c '%n %F %a %u:%g %t:%T' *); }
