@@ -97,6 +97,7 @@ impl RunArgs {
         logging::start(log::LevelFilter::Warn)?;
         let volumes = self.volumes.iter().map(|text| Volume::parse(text));
         let volumes = volumes.collect::<Result<Vec<_>, _>>().map_err(CliError::Usage)?;
+        self.check()?;
         match self.rootfs.take() {
             Some(directory) => {
                 let hostname = self.hostname.take().unwrap_or_else(|| "plyfs".into());
@@ -104,6 +105,26 @@ impl RunArgs {
                 Ok(ExitCode::from(run::run(&request, RootSource::Directory(directory))?))
             }
             None => self.run_image(volumes),
+        }
+    }
+
+    /// What the kernel, or nobody, would refuse when half of the work is done.
+    fn check(&self) -> Result<(), CliError> {
+        let nameless = |entry: &&OsString| matches!(entry.as_encoded_bytes(), [] | [b'=', ..]);
+        if let Some(entry) = self.environment.iter().find(nameless) {
+            let shown = Shown(entry.as_encoded_bytes());
+            let line = format!("option --env: `{shown}`: the name of the variable is missing");
+            return Err(CliError::Usage(line));
+        }
+        let unfit = |name: &&String| {
+            !(1..=LONGEST_HOSTNAME).contains(&name.len())
+                || name.chars().any(|c| c.is_whitespace() || c.is_control())
+        };
+        match self.hostname.as_ref().filter(unfit) {
+            Some(name) => Err(CliError::Usage(format!(
+                "option --hostname: `{name}`: expected 1 to {LONGEST_HOSTNAME} bytes without spaces"
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -193,10 +214,12 @@ impl RunArgs {
     }
 }
 
-/// The name of a container, as far as it can be one of a machine (HOST_NAME_MAX of Linux).
+/// HOST_NAME_MAX of Linux, in bytes.
+const LONGEST_HOSTNAME: usize = 64;
+
+/// The name of a container, as far as it can be one of a machine.
 fn hostname(name: &str) -> &str {
-    const LONGEST: usize = 64;
-    &name[..name.len().min(LONGEST)]
+    &name[..name.len().min(LONGEST_HOSTNAME)]
 }
 
 impl From<RunError> for CliError {

@@ -159,11 +159,19 @@ impl Prepared {
     /// # Errors
     /// If that fails; a container that was made for this mount, and in which nothing has changed, is gone then.
     pub fn run(mut self) -> Result<(), Error> {
-        let result = mount::run_with(&self.request, &mut self.tenant);
+        let result = self.serve();
         if result.is_err() {
             self.abandon();
         }
-        Ok(result?)
+        result
+    }
+
+    /// Mounts, and leaves it to the caller to [`Self::abandon`] what has failed.
+    ///
+    /// # Errors
+    /// Those of [`mount::run`].
+    pub fn serve(&mut self) -> Result<(), Error> {
+        Ok(mount::run_with(&self.request, &mut self.tenant)?)
     }
 
     /// Puts the layers into the request.

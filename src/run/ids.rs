@@ -1,5 +1,6 @@
-//! Which ids a container has: those of the machine for root; for an ordinary user 0, which is the user, and from 1 on the
-//! subordinate ids of /etc/subuid and /etc/subgid (subuid(5)).
+//! Which ids a container has: for root those that there are, all of the machine or of the user namespace; for an ordinary
+//! user, and for root without rights, 0, which is the caller, and from 1 on the subordinate ids of /etc/subuid and
+//! /etc/subgid (subuid(5)).
 
 use std::env;
 use std::fs;
@@ -8,14 +9,22 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, getgid, getuid};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::RunError;
 
 /// The ids of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ids {
-    /// Those of the caller, who is root: there is no user namespace.
-    Same,
+    /// Those of the caller, who is root and may mount: the container has no user namespace of its own.
+    Same {
+        /// The users of the caller's user namespace, by first id and length.
+        users: Vec<(u32, u32)>,
+        /// Its groups.
+        groups: Vec<(u32, u32)>,
+        /// Whether setgroups(2) is allowed there.
+        can_set_groups: bool,
+    },
     /// 0 alone, which is the caller.
     One,
     /// Id 0, which is the caller, and from 1 on these ranges.
@@ -33,12 +42,16 @@ const WRITERS: [&str; 2] = ["newuidmap", "newgidmap"];
 impl Ids {
     /// Those that whoever runs this can have.
     pub fn of_caller() -> Self {
-        if rustix::process::geteuid().is_root() {
-            return Self::Same;
-        }
-        let uid = getuid().as_raw();
         // Where there is nothing to be read, there is nothing to be had.
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        if rustix::process::geteuid().is_root() && may_mount() {
+            return Self::Same {
+                users: known(&read("/proc/self/uid_map")),
+                groups: known(&read("/proc/self/gid_map")),
+                can_set_groups: read("/proc/self/setgroups").trim() != "deny",
+            };
+        }
+        let uid = getuid().as_raw();
         let name = name_of(&read("/etc/passwd"), uid);
         let users = ranges(&read("/etc/subuid"), name.as_deref(), uid);
         let groups = ranges(&read("/etc/subgid"), name.as_deref(), uid);
@@ -51,18 +64,22 @@ impl Ids {
 
     /// Whether the container needs a user namespace.
     pub fn in_namespace(&self) -> bool {
-        *self != Self::Same
+        !matches!(self, Self::Same { .. })
     }
 
     /// Whether groups can be given up and taken on.
     pub fn groups_can_be_set(&self) -> bool {
-        *self != Self::One
+        match self {
+            Self::Same { can_set_groups, .. } => *can_set_groups,
+            Self::One => false,
+            Self::Mapped { .. } => true,
+        }
     }
 
     /// Whether the container has this group.
     pub fn has_group(&self, gid: u32) -> bool {
         match self {
-            Self::Same => true,
+            Self::Same { groups, .. } => contains(groups, gid),
             Self::One => gid == 0,
             Self::Mapped { groups, .. } => u64::from(gid) <= total(groups),
         }
@@ -71,7 +88,7 @@ impl Ids {
     /// Whether the container has this user.
     pub fn has_user(&self, uid: u32) -> bool {
         match self {
-            Self::Same => true,
+            Self::Same { users, .. } => contains(users, uid),
             Self::One => uid == 0,
             Self::Mapped { users, .. } => u64::from(uid) <= total(users),
         }
@@ -84,7 +101,7 @@ impl Ids {
     pub fn write_maps(&self, pid: Pid) -> Result<(), RunError> {
         let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
         match self {
-            Self::Same => Ok(()),
+            Self::Same { .. } => Ok(()),
             Self::One => {
                 let write = |file: &str, text: &str| {
                     let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
@@ -102,6 +119,25 @@ impl Ids {
             }
         }
     }
+}
+
+/// Root of a container has no right to mount, but may have one in a user namespace, as an ordinary user.
+fn may_mount() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// The ids of this user namespace, by the lines `INSIDE OUTSIDE LENGTH` of a map (user_namespaces(7)).
+fn known(map: &str) -> Vec<(u32, u32)> {
+    let range = |line: &str| {
+        let mut words = line.split_whitespace();
+        let first = words.next()?.parse().ok()?;
+        Some((first, words.nth(1)?.parse().ok()?))
+    };
+    map.lines().filter_map(range).collect()
+}
+
+fn contains(ranges: &[(u32, u32)], id: u32) -> bool {
+    ranges.iter().any(|(first, length)| id.checked_sub(*first).is_some_and(|at| at < *length))
 }
 
 fn total(ranges: &[(u32, u32)]) -> u64 {
@@ -187,6 +223,20 @@ mod tests {
         let mapped = Ids::Mapped { users: vec![(100_000, 10), (200_000, 5)], groups: vec![(1, 1)] };
         assert!(mapped.has_user(0) && mapped.has_user(15) && !mapped.has_user(16));
         assert!(mapped.has_group(1) && !mapped.has_group(2));
-        assert!(Ids::One.has_user(0) && !Ids::One.has_user(1) && Ids::Same.has_user(70_000));
+        assert!(Ids::One.has_user(0) && !Ids::One.has_user(1));
+    }
+
+    #[test]
+    fn root_has_the_ids_of_its_user_namespace() {
+        let same = |users: &str, groups: &str| Ids::Same {
+            users: known(users),
+            groups: known(groups),
+            can_set_groups: true,
+        };
+        let machine = same("         0          0 4294967295\n", "0 0 4294967295");
+        assert!(machine.has_user(70_000) && machine.has_group(4_294_967_294));
+        let few = same("0 1000 1\n5 100000 2\n", "0 1000 1");
+        assert!(few.has_user(0) && few.has_user(6) && !few.has_user(1) && !few.has_user(7));
+        assert!(few.has_group(0) && !few.has_group(5));
     }
 }

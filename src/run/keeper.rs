@@ -158,24 +158,29 @@ fn mount_directory(request: &Request, directory: &Path) -> Result<HostFiles, Run
 
 /// In a directory of the container's, which only this namespace sees filled.
 fn mount_container(request: &Request, mut prepared: Prepared) -> Result<HostFiles, RunError> {
-    let make = || {
-        let place = prepared.container().map(Container::mountpoint);
-        let place = place.ok_or_else(|| RunError::failed("there is no container"))?;
+    let Some(place) = prepared.container().map(Container::mountpoint) else {
+        prepared.abandon();
+        return Err(RunError::failed("there is no container"));
+    };
+    let mut mount = || {
         match rustix::fs::mkdir(&place, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => HostFiles::make(&place, &request.hostname),
-            Err(error) => Err(RunError::system(place.display())(error)),
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(RunError::system(place.display())(error)),
         }
+        let files = HostFiles::make(&place, &request.hostname)?;
+        prepared.in_namespace(files.root(), files.places());
+        prepared.serve().map_err(|error| RunError::failed(error.to_string()))?;
+        Ok(files)
     };
-    let files = match make() {
-        Ok(files) => files,
-        Err(error) => {
-            prepared.abandon();
-            return Err(error);
+    mount().inspect_err(|_error| {
+        // A directory on which something is mounted cannot be removed.
+        match unmount(&place, UnmountFlags::DETACH) {
+            // Nothing has been.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => log::warn!("{}: {error}", place.display()),
         }
-    };
-    prepared.in_namespace(files.root(), files.places());
-    prepared.run().map_err(|error| RunError::failed(error.to_string()))?;
-    Ok(files)
+        prepared.abandon();
+    })
 }
 
 /// Takes the root away, and waits for the daemon, so that all is stored when this process ends.

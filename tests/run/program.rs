@@ -48,6 +48,26 @@ fn what_does_not_run_says_why_with_the_status_of_docker() {
             "plyfs: user `bob`: not in /etc/passwd of the image",
         ),
         (
+            &["--rm", "-e", "=x", "busybox", "id"],
+            125,
+            "plyfs: option --env: `=x`: the name of the variable is missing",
+        ),
+        (
+            &["--rm", "-e", "", "busybox", "id"],
+            125,
+            "plyfs: option --env: ``: the name of the variable is missing",
+        ),
+        (
+            &["--rm", "--hostname", "", "busybox", "id"],
+            125,
+            "plyfs: option --hostname: ``: expected 1 to 64 bytes without spaces",
+        ),
+        (
+            &["--rm", "--hostname", "a\nb", "busybox", "id"],
+            125,
+            "plyfs: option --hostname: `a\\nb`: expected 1 to 64 bytes without spaces",
+        ),
+        (
             &["--no-such-option", "busybox"],
             125,
             "plyfs: unexpected argument '--no-such-option' found; did you mean --volume?",
@@ -126,6 +146,38 @@ fn ids_are_those_that_the_caller_has() {
 
     let root = Stage::new(Caller::Root);
     assert_eq!(root.shell(&["--rm"], owners), "7:65000\n");
+}
+
+#[test]
+fn root_of_a_user_namespace_and_root_without_rights_run_programs() {
+    needs_root!();
+    let callers: [&[&str]; 3] = [
+        &["unshare", "-Urm"],
+        &["unshare", "-Ur"],
+        // As in a container.
+        &["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all"],
+    ];
+    for how in callers {
+        let stage = Stage::new(Caller::Root);
+        let script =
+            "id -u; touch /f; stat -c %u:%g /f /bin/busybox; rm /bin/ls; test -c /dev/ptmx";
+        let output = stage.called_by(how, script);
+        assert_eq!(text(&output), "0\n0:0\n0:0\n", "{how:?}: {output:?}");
+        assert_eq!(output.status.code(), Some(0), "{how:?}: {output:?}");
+        stage.nothing_is_left();
+    }
+}
+
+#[test]
+fn a_mount_that_fails_leaves_nothing() {
+    needs_root!();
+    let stage = Stage::new(Caller::Root);
+    let output = stage.called_by(&["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"], "true");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("plyfs: lowerdir: 2 layers need a limit"), "{said}");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(125), 1), "{said}");
+    assert_eq!(stage.containers(), Vec::<String>::new());
+    stage.nothing_is_left();
 }
 
 #[test]

@@ -111,6 +111,14 @@ impl Stage {
         plyfs
     }
 
+    /// `plyfs run --rm busybox sh -c SCRIPT`, called by the words of `how` instead of by the caller.
+    pub fn called_by(&self, how: &[&str], script: &str) -> Output {
+        let mut command = Command::new(how[0]);
+        command.args(&how[1..]).arg(self.path("plyfs")).arg("run").arg("--store");
+        command.arg(self.path("store")).args(["--rm", "busybox", "sh", "-c", script]);
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// Runs a command; what it prints, if it succeeds.
     pub fn says<S: AsRef<OsStr>>(&self, command: &str, words: &[S]) -> String {
         let output = self.command(command, words).output().unwrap();
