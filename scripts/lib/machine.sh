@@ -51,17 +51,32 @@ need() {
         die "apt-get install ${missing[*]} failed"
 }
 
-# Rust is the user's own choice of toolchain: it is only named, never installed.
+# A Rust that is new enough: the user's own, or else one that rustup puts below the target directory, where `cargo clean`
+# removes it again; nothing else on the machine changes.
 need_rust() {
-    local have want
-    PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    local want own installer
     want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-    local how="Install it, open a new shell and run this again:
-    apt-get install curl ca-certificates
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
-    command -v cargo >/dev/null || die "Rust is missing. $how"
-    have=$(rustc --version | cut -d' ' -f2)
-    printf '%s\n%s\n' "$want" "$have" | sort -V -C || die "Rust $have is too old, $want is needed. $how"
+    PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    rust_is_at_least "$want" && return
+    own=$(target_directory)/rust
+    installer=$own/rustup-init.sh
+    export CARGO_HOME=$own/cargo RUSTUP_HOME=$own/rustup
+    PATH=$CARGO_HOME/bin:$PATH
+    rust_is_at_least "$want" && return
+    need curl=curl /etc/ssl/certs/ca-certificates.crt=ca-certificates
+    say "There is no Rust $want or newer: putting one into $own (rustup, some 700 MB)"
+    mkdir -p "$own"
+    curl --proto '=https' --tlsv1.2 -sSf -o "$installer" https://static.rust-lang.org/rustup/rustup-init.sh &&
+        sh "$installer" -y --quiet --no-modify-path --profile minimal --component clippy --component rustfmt \
+            </dev/null >"$own/rustup.log" 2>&1 ||
+        die "Rust $want or newer is missing and cannot be fetched: look at the network and at $own/rustup.log, or
+    install it yourself: https://rustup.rs"
+}
+
+rust_is_at_least() {
+    local have
+    have=$(cargo --version 2>/dev/null && rustc --version 2>/dev/null) || return
+    printf '%s\n%s\n' "$1" "$(cut -d' ' -f2 <<<"${have##*$'\n'}")" | sort -V -C
 }
 
 # The device must exist and this user must be able to open it.

@@ -110,8 +110,17 @@ impl Descriptors {
 
     /// Sets one descriptor apart for what cannot be opened again, unless half of them are: whether it may be.
     pub fn set_one_apart(&self) -> bool {
-        let more = |apart| (apart < self.capacity / 2).then_some(apart + 1);
-        self.apart.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        let mut apart = self.apart.load(Ordering::Relaxed);
+        while apart < self.capacity / 2 {
+            let more = apart + 1;
+            let set =
+                self.apart.compare_exchange_weak(apart, more, Ordering::Relaxed, Ordering::Relaxed);
+            match set {
+                Ok(_) => return true,
+                Err(now) => apart = now,
+            }
+        }
+        false
     }
 
     /// Sets one descriptor apart however many there are.
