@@ -48,6 +48,15 @@ fn wrong_arguments_are_one_line() {
         ),
         (&["image"], "a command is missing; try `plyfs --help`"),
         (&["store"], "a command is missing; try `plyfs --help`"),
+        (&["imgae"], "`imgae` is no command, and no layers are named; try `plyfs --help`"),
+        (
+            &["image", "load", "-i", "a", "b"],
+            "--input <FILE> does not go with [FILE]; try `plyfs --help`",
+        ),
+        (
+            &["diff", "--format", "xml", "u"],
+            "invalid value 'xml' for '--format <FORMAT>'; expected one of table, json",
+        ),
         (&["umount"], "missing <MOUNTPOINT|NAME>; try `plyfs --help`"),
         (&["umount", "a", "b"], "unexpected argument 'b' found; try `plyfs --help`"),
         (&["umount", "-f", "a"], "unexpected argument '-f' found; try `plyfs --help`"),
@@ -100,6 +109,25 @@ fn wrong_mount_options_are_one_line_that_names_the_option() {
         refused("plyfs", &["mount", "none", "/m", "-o", options], line);
         refused("fuse-overlayfs", &["-o", options, "/m"], line);
         refused("mount.plyfs", &["none", "/m", "-o", options], line);
+    }
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let table: &[(&[&str], i32, &str)] = &[
+        (&["diff", "./no/upper"], 3, "no container and no upper layer `./no/upper`"),
+        (&["image", "load", "/dev/null", "--store"], 1, "/dev/null: this is no image: "),
+    ];
+    let store = tempfile::tempdir().unwrap();
+    for (args, status, beginning) in table {
+        let args = args
+            .iter()
+            .map(OsStr::new)
+            .chain(args.contains(&"--store").then_some(store.path().as_os_str()));
+        let output = plyfs_as("plyfs", &args.collect::<Vec<_>>());
+        let line = stderr(&output);
+        assert!(line.starts_with(&format!("plyfs: {beginning}")), "{line}");
+        assert_eq!((line.lines().count(), output.status.code()), (1, Some(*status)), "{line}");
     }
 }
 

@@ -47,11 +47,29 @@ enum Stream<R: Read> {
     Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Counted<R>>>>),
 }
 
+/// What begins so is compressed in a form that is not read here. 10 bytes are needed.
+pub fn foreign(start: &[u8]) -> Option<&'static str> {
+    match start {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
+        // The first block begins with the digits of pi, so no name of a member does.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some("bzip2"),
+        _ => None,
+    }
+}
+
 impl<R: Read> Decompressed<R> {
     /// Finds out how `source` is compressed.
+    ///
+    /// # Errors
+    /// Those of reading it, and for forms other than [`Compression`].
     pub fn new(source: R, limits: Limits) -> io::Result<Self> {
         let mut source = BufReader::with_capacity(128 << 10, Counted { source, read: 0 });
-        let compression = Compression::of(source.fill_buf()?);
+        let start = source.fill_buf()?;
+        if let Some(form) = foreign(start) {
+            let line = format!("it is compressed with {form}; decompress it, or use gzip or zstd");
+            return Err(io::Error::other(line));
+        }
+        let compression = Compression::of(start);
         let stream = match compression {
             Compression::None => Stream::Plain(source),
             Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(source))),
@@ -165,6 +183,20 @@ mod tests {
         all(&damaged, Limits::default()).unwrap_err();
         let whole = zstd::encode_all(&[7; 10_000][..], 1).unwrap();
         all(&whole[..whole.len() - 2], Limits::default()).unwrap_err();
+    }
+
+    #[test]
+    fn other_forms_are_named() {
+        let xz = [&[0xfd], &b"7zXZ\0\0\x04"[..]].concat();
+        let bzip2 = b"BZh91AY&SY\x01";
+        for (stream, form) in [(&xz[..], "xz"), (bzip2, "bzip2")] {
+            let line = all(stream, Limits::default()).unwrap_err().to_string();
+            assert_eq!(
+                line,
+                format!("it is compressed with {form}; decompress it, or use gzip or zstd")
+            );
+        }
+        assert_eq!(all(b"BZh9.txt", Limits::default()).unwrap(), b"BZh9.txt");
     }
 
     #[test]

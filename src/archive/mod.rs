@@ -22,7 +22,7 @@ pub mod zstd;
 use std::fmt;
 use std::io;
 
-pub use compression::{Compression, Decompressed};
+pub use compression::{Compression, Decompressed, foreign};
 pub use entry::{Entry, Kind, Xattr};
 pub use entry_path::EntryPath;
 pub use limits::Limits;

@@ -74,6 +74,15 @@ impl DiffArgs {
 
 impl DiffArgs {
     fn layers(&self) -> Result<Layers, CliError> {
+        let layers = self.find()?;
+        if matches!(layers.upper.try_exists(), Ok(false)) {
+            let upper = layers.upper.display();
+            return Err(CliError::NotFound(format!("no container and no upper layer `{upper}`")));
+        }
+        Ok(layers)
+    }
+
+    fn find(&self) -> Result<Layers, CliError> {
         let layers = |lower| Layers::of(self.of.clone(), lower, self.workdir.clone());
         if !self.lower.is_empty() {
             return Ok(layers(Some(self.lower.clone())));

@@ -127,6 +127,11 @@ impl From<clap::Error> for CliError {
                 "a command is missing".to_owned()
             }
             // What clap takes for a command after arguments is one argument too many.
+            ErrorKind::ArgumentConflict if error.get(ContextKind::InvalidSubcommand).is_none() => {
+                let [one, other] = [ContextKind::InvalidArg, ContextKind::PriorArg]
+                    .map(|kind| context(kind).unwrap_or_default());
+                format!("{one} does not go with {other}")
+            }
             ErrorKind::ArgumentConflict => {
                 let surplus = context(ContextKind::InvalidSubcommand)
                     .or_else(|| context(ContextKind::InvalidArg));
@@ -134,9 +139,12 @@ impl From<clap::Error> for CliError {
             }
             _ => first_line(&error),
         };
-        let advice = match context(ContextKind::SuggestedArg) {
-            Some(similar) => format!("did you mean {similar}?"),
-            None => "try `plyfs --help`".into(),
+        let advice = match (context(ContextKind::SuggestedArg), context(ContextKind::ValidValue)) {
+            (Some(similar), _) => format!("did you mean {similar}?"),
+            (None, Some(values)) if !values.is_empty() => {
+                format!("expected one of {values}")
+            }
+            (None, _) => "try `plyfs --help`".into(),
         };
         CliError::Usage(format!("{problem}; {advice}"))
     }

@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
 use log::LevelFilter;
@@ -15,6 +15,7 @@ use super::called_as::CalledAs;
 use super::error::CliError;
 use super::logging;
 use super::store::StoreArgs;
+use crate::archive::Shown;
 use crate::container::{Changes, ImageMount, Prepared};
 use crate::mount;
 use crate::mount::options::{OptionError, Options};
@@ -141,6 +142,9 @@ impl MountArgs {
     pub(super) fn plan(mut self, called_as: CalledAs) -> Result<Plan, CliError> {
         let (name, upper, store) = (self.name.take(), self.upper.take(), self.store.take());
         let seal = self.require_seal.take();
+        if called_as == CalledAs::Plyfs {
+            self.refuse_unknown_command()?;
+        }
         let mut request = self.request(called_as)?;
         if request.options.vfs.remount {
             return Ok(Plan::Layers(request));
@@ -191,9 +195,23 @@ impl MountArgs {
         Ok(Plan::Image(store, ImageMount { image: image.transpose()?, changes, seal, request }))
     }
 
+    /// One word without options can only be a mountpoint, unless it was to be a command.
+    fn refuse_unknown_command(&self) -> Result<(), CliError> {
+        let (Some(word), None, true) = (&self.first, &self.second, self.options.is_empty()) else {
+            return Ok(());
+        };
+        if word.is_empty() || word.as_encoded_bytes().contains(&b'/') || Path::new(word).exists() {
+            return Ok(());
+        }
+        let shown = Shown(word.as_encoded_bytes());
+        let line = format!("`{shown}` is no command, and no layers are named; try `plyfs --help`");
+        Err(CliError::Usage(line))
+    }
+
     fn request(self, called_as: CalledAs) -> Result<MountRequest, CliError> {
         let (source, mountpoint) = match (self.first, self.second) {
-            (source, Some(mountpoint)) => (source, mountpoint),
+            // What has no name is called as without one.
+            (source, Some(mountpoint)) => (source.filter(|name| !name.is_empty()), mountpoint),
             (Some(mountpoint), None) => (None, mountpoint),
             (None, None) => {
                 let line = "no mountpoint given; usage: plyfs -o lowerdir=DIR[:DIR...] MOUNTPOINT";

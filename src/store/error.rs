@@ -1,6 +1,7 @@
 //! What can go wrong with a store.
 
 use std::fmt;
+use std::path::Path;
 
 /// One line that says what is wrong and, where that is not plain, what to do.
 #[derive(Debug)]
@@ -44,6 +45,14 @@ impl Error {
     pub fn about(mut self, what: &str) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
+    }
+
+    /// The same, about the file or directory `path`, if it is not named already.
+    #[must_use]
+    pub fn about_file(self, path: &Path) -> Self {
+        let shown = path.display().to_string();
+        let is_named = self.message.starts_with(&format!("{shown}: "));
+        if is_named { self } else { self.about(&shown) }
     }
 
     /// What kind of error it is.

@@ -12,7 +12,9 @@ use super::blobs::read_at_most;
 use super::stage::Stage;
 use super::{Error, Result};
 use crate::archive::entry::Extent;
-use crate::archive::{Compression, Decompressed, EntryPath, Kind, Limits, Reader, Refusal, Shown};
+use crate::archive::{
+    Compression, Decompressed, EntryPath, Kind, Limits, Reader, Refusal, Shown, foreign,
+};
 use crate::sys::{Errno, open};
 
 /// An archive or a directory.
@@ -70,9 +72,9 @@ impl Source {
             if file.stream_position().is_err() || !file.metadata()?.is_file() {
                 return Ok(false);
             }
-            let start = read_at_most((&mut file).take(4), 4)?;
+            let start = read_at_most((&mut file).take(10), 10)?;
             file.seek(SeekFrom::Start(0))?;
-            Ok(Compression::of(&start) == Compression::None)
+            Ok(Compression::of(&start) == Compression::None && foreign(&start).is_none())
         };
         let file = if seek().map_err(|error| refused(error.into()))? {
             file

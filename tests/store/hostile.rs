@@ -185,6 +185,8 @@ fn what_is_no_image_is_refused() {
     refused(&TestImage::small().old_docker("app")[1..].to_vec(), 1, "is missing");
     refused_bytes(b"", 1, "this is no image");
     refused_bytes(&[b'x'; 2048], 1, "the archive: ");
+    refused_bytes(b"BZh91AY&SY\x01", 1, "image.tar: the archive: it is compressed with bzip2; ");
+    refused_bytes(b"\xfd7zXZ\0\0\x04", 1, "image.tar: the archive: it is compressed with xz; ");
     let long = vec![b' '; (4 << 20) + 1];
     refused(&vec![("manifest.json".into(), long)], 1, "it is longer than 4194304 bytes");
     refused(&vec![("manifest.json".into(), vec![b'['; 100_000])], 1, "manifest.json: ");

@@ -52,7 +52,10 @@ impl LoadArgs {
             Some(path) => Source::open(path, stage),
             None => Source::read(stdin()?, stage),
         };
-        let loaded = store.load(open, name.as_ref(), &teller)?;
+        let loaded = store.load(open, name.as_ref(), &teller).map_err(|error| match &path {
+            Some(path) => error.about_file(path),
+            None => error,
+        })?;
         for image in loaded {
             let result = |line: &str, name: Option<String>| {
                 let id = image.id.to_string();

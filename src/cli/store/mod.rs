@@ -74,7 +74,9 @@ impl StoreArgs {
         let data = set("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let home = || set("HOME").map(|home| PathBuf::from(home).join(".local/share"));
         data.or_else(home).map(|data| data.join("plyfs")).ok_or_else(|| {
-            CliError::Usage("no place for the store: give --store DIR, or set HOME".into())
+            CliError::Usage(
+                "no place for the store: give --store DIR (in fstab store=DIR), or set HOME".into(),
+            )
         })
     }
 }

@@ -27,11 +27,25 @@ impl Draft {
     fn apply(&mut self, Item { name, value }: Item<'_>) -> Result<(), OptionError> {
         match table::find(name, value.is_some()) {
             Some(spec) => spec.apply(self, value),
-            None => {
-                self.warn(format!("unknown mount option ignored: {}", excerpt(name)));
-                Ok(())
-            }
+            None => self.pass_over(name, value),
         }
+    }
+
+    /// What no table lists. One of our own with a space at an end was meant to be known.
+    fn pass_over(&mut self, name: &[u8], value: Option<&[u8]>) -> Result<(), OptionError> {
+        let meant = name.trim_ascii();
+        if meant != name
+            && let Some(spec) = table::find(meant, value.is_some())
+        {
+            let problem = "there is a space before or after its name; write none around commas";
+            return Err(OptionError::new(spec.name, problem));
+        }
+        let shown = match value {
+            Some(value) if meant.is_empty() => format!("{}={}", excerpt(name), excerpt(value)),
+            _ => excerpt(name),
+        };
+        self.warn(format!("unknown mount option ignored: {shown}"));
+        Ok(())
     }
 
     fn warn(&mut self, line: String) {
@@ -45,7 +59,15 @@ impl Draft {
         if self.options.vfs.remount {
             return Ok(self.options);
         }
-        let directories = self.upper.is_some() || self.work.is_some();
+        let vfs = &self.options.vfs;
+        let names = [("fsname", &vfs.fs_name), ("subtype", &vfs.subtype)];
+        if let Some((option, _)) =
+            names.into_iter().find(|(_, name)| name.as_ref().is_some_and(|name| name.is_empty()))
+        {
+            return Err(OptionError::new(option, "the name is empty"));
+        }
+        let directories =
+            self.upper.is_some() || self.work.is_some() || !self.options.data_only.is_empty();
         if self.options.lower.is_empty() && directories {
             return Err(OptionError::no_layers());
         }

@@ -43,6 +43,34 @@ fn layers_upper_and_work() {
 }
 
 #[test]
+fn layers_are_added_one_by_one() {
+    let options = parse(r"lowerdir+=/a:b,datadir+=d,lowerdir+=c\,,datadir+=e").unwrap();
+    assert_eq!(options.lower, paths(&["/a:b", "c,"]));
+    assert_eq!(options.data_only, paths(&["d", "e"]));
+    let options = parse("lowerdir=a::d,lowerdir+=b,datadir+=e").unwrap();
+    assert_eq!(options.lower, paths(&["a", "b"]));
+    assert_eq!(options.data_only, paths(&["d", "e"]));
+    for text in ["lowerdir+=", "lowerdir=a,datadir+="] {
+        assert!(parse(text).unwrap_err().to_string().ends_with(": the path is empty"), "{text}");
+    }
+    let without = Options::parse_for_image(&["datadir+=d"]).unwrap_err();
+    assert_eq!(without, OptionError::no_layers());
+}
+
+#[test]
+fn spaces_around_names_and_names_that_are_missing_are_told() {
+    assert_eq!(
+        error(" upperdir=u, workdir=w"),
+        "option upperdir: there is a space before or after its name; write none around commas"
+    );
+    assert_eq!(error("fsname="), "option fsname: the name is empty");
+    assert_eq!(error("subtype=\"\""), "option subtype: the name is empty");
+    let warnings = parse("lowerdir=l,=5, x").unwrap().warnings;
+    let line = "unknown mount option ignored: ";
+    assert_eq!(warnings, [format!("{line}=5"), format!("{line} x")]);
+}
+
+#[test]
 fn what_podman_passes_gives_no_warning() {
     let options = with("upperdir=ID/diff,workdir=ID/work,,volatile,lazytime,private,");
     assert!(options.volatile);
@@ -208,7 +236,7 @@ fn options_without_effect_change_nothing() {
         let text = match spec.value {
             value::Value::Ignored => format!("{name},{name}=1,{name}=\"a,b\""),
             value::Value::Bool(_) => format!("{name}=0,{name}=1"),
-            _ => format!("{name}=on,{name}=off"),
+            _ => spec.value.beginnings().iter().map(|word| format!("{name}{word},")).collect(),
         };
         assert_eq!(with(&text), plain(), "{text}");
     }
@@ -217,7 +245,7 @@ fn options_without_effect_change_nothing() {
 #[test]
 fn unknown_options_warn_once_each() {
     let options = parse("lowerdir=l,nonsense,nonsense=2,x=\"a,ro\",=,\u{1}").unwrap();
-    let warnings = ["nonsense", "x", "", "\\u{1}"];
+    let warnings = ["nonsense", "x", "=", "\\u{1}"];
     let warnings = warnings.map(|name| format!("unknown mount option ignored: {name}"));
     assert_eq!(options, Options { warnings: warnings.into(), ..plain() });
 }

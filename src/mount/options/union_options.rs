@@ -23,6 +23,20 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "read-only layers, top first: directories, or the `index` of packed layers of a store; `\\:` is a colon in a name, `::` starts data-only layers",
     ),
     OptionSpec::new(
+        "lowerdir+",
+        Path(|draft, path| draft.options.lower.push(path)),
+        Implemented,
+        "",
+        "one more layer below those named so far; a colon in it is a colon",
+    ),
+    OptionSpec::new(
+        "datadir+",
+        Path(|draft, path| draft.options.data_only.push(path)),
+        Implemented,
+        "",
+        "one more data-only layer, below all others",
+    ),
+    OptionSpec::new(
         "upperdir",
         Path(|draft, path| draft.upper = Some(path)),
         Implemented,
@@ -83,6 +97,13 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         NoEffect,
         "auto",
         "inode numbers of layers on several filesystems are always kept distinct by their high bits",
+    ),
+    OptionSpec::new(
+        "uuid",
+        Word(&[("null", |_| {}), ("off", |_| {}), ("auto", |_| {}), ("on", |_| {})]),
+        NoEffect,
+        "",
+        "of kernel overlayfs: the number of the filesystem that statfs(2) shows is that of its device",
     ),
     OptionSpec::new(
         "ino32_t",
@@ -248,6 +269,13 @@ pub(super) const UNION_OPTIONS: &[OptionSpec] = &[
         "0",
         "the kernel collects writes before it sends them: small ones cost less, stat(2) of a file that has been opened more, \
          and errors (ENOSPC) are told by the next write, fsync or close; nothing is collected with `cache=never`",
+    ),
+    OptionSpec::new(
+        "verity",
+        Word(&[("off", |_| {})]),
+        NoEffect,
+        "off",
+        "of kernel overlayfs: digests in metacopy files are not compared, so `on` and `require` are refused; see `verify`",
     ),
     OptionSpec::new(
         "verify",
