@@ -92,7 +92,14 @@ fn measure(arguments: &Arguments, mode: Mode, dir: &Path) -> Outcome<ModeResults
     let (Some(questions), Some(answers)) = (child.stdout.take(), child.stdin.take()) else {
         return Err("no pipes to the process that measures".into());
     };
-    kernel_caches::serve(questions, answers)?;
+    let drops_before = kernel_caches::drops();
+    let ours = kernel_caches::serve(questions, answers)?;
+    let foreign = (kernel_caches::drops() - drops_before).saturating_sub(ours);
+    if foreign > 0 {
+        eprintln!(
+            "bench: the caches of the kernel were emptied {foreign} times by others: warm rows were not warm"
+        );
+    }
     let status = child.wait()?;
     if !status.success() {
         return Err(format!("measuring {mode}: {status}").into());

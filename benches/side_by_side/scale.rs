@@ -84,6 +84,6 @@ impl Scale {
 
     /// After this long, and the least number of rounds, a workload gets no more rounds.
     pub fn patience(self) -> (usize, Duration) {
-        self.of((1, Duration::ZERO), (2, Duration::from_millis(1000)), (3, Duration::from_secs(60)))
+        self.of((1, Duration::ZERO), (2, Duration::from_millis(1000)), (3, Duration::from_secs(25)))
     }
 }

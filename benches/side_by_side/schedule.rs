@@ -63,7 +63,7 @@ impl Schedule {
         for shape in shapes {
             let of_shape = || rows.iter().enumerate().filter(|(_, row)| row.shape == shape);
             let bare = self.contestants.iter().any(|c| matches!(c.kind, Kind::Bare))
-                && of_shape().any(|(_, row)| row.bare);
+                && of_shape().any(|(_, row)| row.bare && !row.daemons_only);
             let tree = Tree::make(shape, self.scale, &self.dir, bare)?;
             let warm: Vec<_> = of_shape().filter(|(_, row)| row.state == State::Warm).collect();
             for (index, row) in self.warm_rows(&tree, shape, &warm)? {

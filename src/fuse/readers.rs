@@ -11,7 +11,6 @@
 //! thread begin.
 
 use std::io;
-use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
@@ -72,7 +71,9 @@ pub(super) struct Turn<'a> {
 impl Readers {
     /// At most `all` threads, or as many as are good.
     pub fn new(all: Option<u32>) -> Arc<Self> {
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        // By the standard library it would take 20 system calls, which read the cgroup's share of them too.
+        let processors =
+            rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
         let all = all.map_or(THREADS, |all| all.max(1) as usize);
         let usual = processors.clamp(2, 4);
         Arc::new(Self {

@@ -222,7 +222,9 @@ impl Overlay {
             self.change_owner(upper, &node, change.uid, change.gid)?;
         }
         if let Some(mode) = change.mode {
-            self.change_mode(upper, &node, mode & 0o7777)?;
+            let changed = self.change_mode(upper, &node, mode & 0o7777);
+            node.state.lock().set_id.changed();
+            changed?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
             self.at(&node, |at| at.upper()?.set_times(change.atime, change.mtime))?;
@@ -308,10 +310,22 @@ impl Overlay {
     /// Clears set-id bits for a change of contents by somebody who may not keep them. (Capabilities are
     /// taken away by the layer's own filesystem, whoever writes.)
     pub(super) fn drop_privileges(&self, caller: Caller, node: &Node) -> Result<()> {
+        let (before, complete) = {
+            let state = node.state.lock();
+            (state.set_id, state.complete)
+        };
+        if before.are_absent() {
+            return Ok(());
+        }
         let object = self.upper_object(node)?;
         let stat = self.upper_stat(&object)?;
         let kept = self.stripped_permissions(caller, &stat);
-        self.keep_permissions(&object, &stat, kept)
+        self.keep_permissions(&object, &stat, kept)?;
+        // A metacopy file can be without them only for as long as it is being filled.
+        if complete && kept & (S_ISUID | S_ISGID) == 0 && self.writable()?.overriding.is_none() {
+            node.state.lock().set_id.were_absent(before);
+        }
+        Ok(())
     }
 
     /// Clears the set-group-id bit after a change of permissions by somebody outside of the group, as chmod(2) does.

@@ -49,6 +49,8 @@ pub(super) struct NodeState {
     pub link_bias: i32,
     /// Whether the last change was that the capabilities of the file were taken away.
     pub lost_capabilities: bool,
+    /// What is known of its set-id bits.
+    pub set_id: SetIdBits,
     /// The keys under which the node table finds this node by its backing inode.
     pub keys: Vec<Key>,
 }
@@ -63,6 +65,33 @@ pub(super) enum Unsynced {
     /// Its names in the upper layer too: for all that is known they are from a copy-up, of which whoever syncs
     /// knows nothing.
     Names,
+}
+
+/// What is known of the set-id bits of an upper file, so that not every write of a stranger has to look for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SetIdBits {
+    /// How often the permissions were changed.
+    changes: u32,
+    /// Whether there are none.
+    none: bool,
+}
+
+impl SetIdBits {
+    /// Whether there are none for certain.
+    pub fn are_absent(self) -> bool {
+        self.none
+    }
+
+    /// To be called after every change of permissions that can add some.
+    pub fn changed(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+        self.none = false;
+    }
+
+    /// Notes that there were none, for who has seen `before` and looked then: a change in between counts more.
+    pub fn were_absent(&mut self, before: Self) {
+        self.none |= self.changes == before.changes;
+    }
 }
 
 /// Where a node's object lies.
@@ -167,6 +196,7 @@ impl NodeState {
             unsynced: Unsynced::Names,
             link_bias: 0,
             lost_capabilities: false,
+            set_id: SetIdBits::default(),
             keys: Vec::new(),
         }
     }

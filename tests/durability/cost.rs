@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 
-use plyfs::overlay::{Config, NodeId, Overlay, UpperDirs};
+use plyfs::overlay::{Caller, Config, NodeId, Overlay, SetAttr, UpperDirs};
 
 use crate::facade::Facade;
 use crate::replay::WRITE_AND_WAIT;
@@ -183,14 +183,22 @@ fn a_write_to_an_open_upper_file_is_one_system_call() {
     })
     .unwrap();
     let node = overlay.lookup(NodeId::ROOT, OsStr::new("a")).unwrap().unwrap().node;
-    assert_eq!(overlay.write(node, 0, b"first", None), Ok(5));
-    let mut calls = Vec::new();
-    let written = watch(
-        |call| {
-            calls.push(call.name);
-            Answer::Go
-        },
-        || overlay.write(node, 5, b"second", None),
-    );
-    assert_eq!((written, calls), (Ok(6), vec!["pwrite64"]));
+    // Of a stranger the kernel says with every write that it takes set-id bits away.
+    let [root, stranger] = [0, 1000].map(|id| Caller { uid: id, gid: id, thread: 0 });
+    for caller in [None, Some(stranger)] {
+        assert_eq!(overlay.write(node, 0, b"first", caller), Ok(5));
+        let mut calls = Vec::new();
+        let written = watch(
+            |call| {
+                calls.push(call.name);
+                Answer::Go
+            },
+            || overlay.write(node, 5, b"second", caller),
+        );
+        assert_eq!((written, calls), (Ok(6), vec!["pwrite64"]), "{caller:?}");
+    }
+    let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+    overlay.set_attr(root, node, &mode(0o4755)).unwrap();
+    assert_eq!(overlay.write(node, 0, b"third", Some(stranger)), Ok(5));
+    assert_eq!(overlay.attr(node).unwrap().mode & 0o7777, 0o755, "what was added since");
 }
