@@ -110,6 +110,33 @@ fn the_tests_that_documents_name_exist() {
     assert!(wrong.is_empty(), "no such tests: {wrong:#?}");
 }
 
+/// The functions that `scripts/acceptance` carries out.
+fn checks() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/acceptance/checks");
+    let scripts = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text: String = scripts.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let names = text.lines().filter_map(|line| line.strip_suffix("() {"));
+    names.filter(|name| is_check(name)).map(str::to_owned).collect()
+}
+
+fn is_check(name: &str) -> bool {
+    ["check_", "full_", "given_", "timed_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn the_table_of_checks_of_containers_has_every_one_and_no_other() {
+    let checks = checks();
+    assert!(checks.len() > 100, "{checks:?}");
+    let cited: Vec<&str> =
+        quoted(include_str!("../docs/containers.md")).filter(|name| is_check(name)).collect();
+    let missing: Vec<_> =
+        checks.iter().filter(|check| !cited.iter().any(|name| has_word(check, name))).collect();
+    assert!(missing.is_empty(), "not in docs/containers.md: {missing:#?}");
+    let wrong: Vec<_> =
+        cited.iter().filter(|name| !checks.iter().any(|check| has_word(check, name))).collect();
+    assert!(wrong.is_empty(), "no such checks: {wrong:#?}");
+}
+
 #[test]
 fn the_map_of_the_code_has_every_file_and_no_other() {
     let mut rows = BTreeSet::new();

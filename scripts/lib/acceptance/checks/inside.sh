@@ -13,18 +13,25 @@ installs() {
     is "packages that are not whole" "" "$(in_image "$image" 'dpkg --verify; dpkg --audit')"
 }
 
+# lend IMAGE, borrow IMAGE : where apt-get does not work, programs run in an image that another program has made.
+lend() { [ -z "$SEVERAL" ] || [ -e "/var/tmp/$1.tar" ] || podman save -q -o "/var/tmp/$1.tar" "$1"; }
+borrow() { podman image exists "$1" || [ ! -e "/var/tmp/$1.tar" ] || podman load -q -i "/var/tmp/$1.tar"; }
+
 given_tools_installed_with_apt_get() {
     installs tools figlet libcap2-bin sqlite3 git python3-venv
+    lend tools
     has "$(in_image tools 'figlet -f banner x')" '#'
 }
 
 full_apt_get_install_of_a_compiler_a_database_and_node() {
     installs everything figlet libcap2-bin sqlite3 git python3-venv gcc libc6-dev postgresql python3-pip npm
+    lend everything
 }
 
 # at_work COMMANDS [IMAGE] : in a container that is started once more, to see that everything stays; the commands define
 # a function work, and one called look.
 at_work() {
+    borrow "${2:-tools}"
     start c "${2:-tools}"
     podman exec c bash -euc "$1; cd /root; work; look"
     podman stop -t 0 c >/dev/null
@@ -33,6 +40,7 @@ at_work() {
 }
 
 full_inside_apt_get_remove_and_install_again() {
+    borrow tools
     start c tools -v "$GROUND/debs:/debs:ro"
     podman exec c bash -euc 'export DEBIAN_FRONTEND=noninteractive
         apt-get remove -y --purge figlet git
@@ -64,6 +72,7 @@ check_inside_set_uid_programs_and_capabilities() {
 check_inside_capabilities_set_under_a_map() {
     local show='getcap /usr/local/bin/cat-all | grep -q cap_dac_override=ep
         setpriv --reuid 33 --regid 33 --clear-groups cat-all /etc/shadow >/dev/null'
+    borrow tools
     start c tools --userns=keep-id --user 0
     podman exec c bash -euc "cp /usr/bin/cat /usr/local/bin/cat-all; setcap cap_dac_override+ep /usr/local/bin/cat-all; $show"
     podman stop -t 0 c >/dev/null
@@ -95,6 +104,7 @@ check_inside_rename_of_directories() {
 }
 
 check_inside_unnamed_and_deleted_files() {
+    borrow tools
     podman run --rm --network=none tools python3 -c '
 import os, tempfile, mmap
 with tempfile.TemporaryFile(dir="/var/tmp") as f:
@@ -115,6 +125,7 @@ assert open("/root/map", "rb").read()[5000:5005] == b"hello"
 }
 
 check_inside_locks() {
+    borrow tools
     podman run --rm --network=none tools bash -euc '
         exec 8>/root/lock; flock 8
         if flock -n /root/lock true; then exit 1; fi
@@ -132,6 +143,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))"'
 }
 
 check_inside_sockets_and_fifos() {
+    borrow tools
     podman run --rm --network=none tools bash -euc '
         mkfifo /root/fifo; (echo through > /root/fifo) & [ "$(cat /root/fifo)" = through ]
         python3 -c "

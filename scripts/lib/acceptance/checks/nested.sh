@@ -14,11 +14,13 @@ nested() {
     /mnt/lib/block "$who storage.conf" /mnt/containers.md | sed "s|/usr/local/bin/plyfs|/usr/local/bin/${PROGRAM##*/}|" >storage.conf
     [ "$NAME" != kernel ] || sed -i /mount_program/d storage.conf
     /mnt/lib/block "$who containers.conf" /mnt/containers.md >containers.conf
-    podman run --rm --network=none --device /dev/fuse --user "$user" -v "$GROUND:/ground:ro" \
+    podman run --rm --network=none "${device[@]}" --user "$user" -v "$GROUND:/ground:ro" \
         -v "$PROGRAM:/usr/local/bin/${PROGRAM##*/}:ro" -v "$PWD/storage.conf:$conf/storage.conf:ro" \
         -v "$PWD/containers.conf:$conf/containers.conf:ro" "$@" nested bash -euc "$inner_work
             $commands"
 }
+
+device=(--device /dev/fuse)
 
 # What is done in the inner containers; podman of the image has no pseudo-terminals or limits of its own to set.
 inner_work='
@@ -72,4 +74,13 @@ check_build_in_podman_with_a_masked_proc() {
 full_podman_in_podman_with_an_unmasked_proc() {
     is "inside" "$inner_result" "$(nested root "work $(type_of_root)" --cap-add sys_admin --cap-add net_admin --cap-add mknod \
         --security-opt seccomp=unconfined --security-opt unmask=ALL -v /var/lib/containers)"
+}
+
+# The line of the program comes through podman.
+check_podman_without_the_device_says_so() {
+    [ "$NAME" = plyfs ] || return 0
+    device=()
+    has "$(refused nested root 'podman import -q -c CMD=sh /ground/busybox.tar box; podman run box true' --cap-add sys_admin \
+        --security-opt seccomp=unconfined -v /var/lib/containers)" \
+        'plyfs: /dev/fuse: does not exist; load the module \(modprobe fuse\), or give the container the device \(--device /dev/fuse\)'
 }
