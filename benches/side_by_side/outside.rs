@@ -94,7 +94,7 @@ fn measure(arguments: &Arguments, mode: Mode, dir: &Path) -> Outcome<ModeResults
     };
     let drops_before = kernel_caches::drops();
     let ours = kernel_caches::serve(questions, answers)?;
-    let foreign = (kernel_caches::drops() - drops_before).saturating_sub(ours);
+    let foreign = kernel_caches::drops().saturating_sub(drops_before).saturating_sub(ours);
     if foreign > 0 {
         eprintln!(
             "bench: the caches of the kernel were emptied {foreign} times by others: warm rows were not warm"
