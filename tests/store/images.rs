@@ -10,6 +10,43 @@ use crate::program::{Files, Program, TestImage, archive, gzip, zstd};
 use crate::support::Tar;
 
 #[test]
+fn an_archive_takes_the_place_of_files_alone() {
+    let program = Program::new();
+    program.write("image.tar", &archive(&TestImage::small().old_docker("app")));
+    program.says("image load -q image.tar");
+    program.says("image save -q -o whole.tar app");
+    let whole = fs::read(program.path("whole.tar")).unwrap();
+
+    program.write("target", b"older");
+    std::os::unix::fs::symlink("target", program.path("link")).unwrap();
+    program.says("image save -q -o link app");
+    assert!(fs::symlink_metadata(program.path("link")).unwrap().is_symlink());
+    assert!(fs::read(program.path("target")).unwrap() == whole);
+
+    // As /dev/null and /dev/stdout, which are the machine's.
+    let pipe = program.path("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    // Open for both, so that nobody waits for the other side if nobody comes.
+    let mut reader = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let length = whole.len();
+    let reading = std::thread::spawn(move || {
+        let mut read = vec![0; length];
+        std::io::Read::read_exact(&mut reader, &mut read).map(|()| read)
+    });
+    program.says("image save -q -o pipe app");
+    let kind = fs::symlink_metadata(&pipe).unwrap().file_type();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind), "the pipe was replaced: {kind:?}");
+    assert!(reading.join().unwrap().unwrap() == whole);
+}
+
+#[test]
 fn every_form_of_image_gives_the_same_image() {
     let image = TestImage::small();
     let plain: fn(&[u8]) -> Vec<u8> = |layer| layer.to_vec();

@@ -72,10 +72,16 @@ impl SaveArgs {
             }
             return Ok(store.save(&images, format, io::stdout().lock(), &teller)?);
         };
-        let partial = partial(&path);
         let failed = |error: io::Error| Error::failure(format!("{}: {error}", path.display()));
+        let save =
+            |file| store.save(&images, format, BufWriter::with_capacity(1 << 20, file), &teller);
+        let Some(path) = replaceable(&path) else {
+            let place = File::options().write(true).open(&path).map_err(failed)?;
+            return Ok(save(place)?);
+        };
+        let partial = partial(&path);
         let file = File::create(&partial).map_err(failed)?;
-        let saved = store.save(&images, format, BufWriter::with_capacity(1 << 20, file), &teller);
+        let saved = save(file);
         let named = saved.and_then(|()| fs::rename(&partial, &path).map_err(failed));
         if named.is_err() {
             fs::remove_file(&partial).map_err(failed)?;
@@ -90,6 +96,16 @@ fn names_by(image: &Image, text: &str) -> Vec<String> {
     match name {
         Ok(name) if image.tags.contains(&name) => vec![name],
         _ => image.tags.clone(),
+    }
+}
+
+/// The file that a whole archive may take the place of: one that is not there yet, or a regular one, also at the end of
+/// links, which stay. Devices and pipes (/dev/null, /dev/stdout) are written to instead.
+fn replaceable(path: &Path) -> Option<PathBuf> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => fs::canonicalize(path).ok(),
+        Ok(_) => None,
+        Err(_) => Some(path.to_owned()),
     }
 }
 
