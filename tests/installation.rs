@@ -81,7 +81,8 @@ fn is_root(what: &str) -> bool {
 /// Runs a script in a mount namespace of its own, which takes away what it mounts.
 fn in_namespace(script: &str, arguments: &[&OsStr]) -> String {
     let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "private", "timeout", "400", "sh", "-ec", script, "sh"]);
+    // A copy of what other tests have mounted just then goes with that.
+    command.args(["-m", "--propagation", "slave", "timeout", "400", "sh", "-ec", script, "sh"]);
     succeeds(command.args(arguments))
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::process::Signal;
 
 use crate::rights::in_user_namespace;
@@ -54,7 +54,7 @@ fn a_mount_whose_daemon_was_killed_makes_way_for_the_next() {
 fn root_of_a_user_namespace_mounts_where_a_dead_mount_is() {
     let Some(stage) = Stage::of_user() else { return };
     let script = r#""$1" -o "$2" "$3"; daemon=$(pgrep -n -f -- "$2"); kill -KILL $daemon
-        while kill -0 $daemon 2>/dev/null; do sleep 0.01; done
+        while cat "$3/hello" >/dev/null 2>&1; do sleep 0.01; done
         "$1" -o "$2" "$3" 2>/dev/null; cat "$3/hello"; grep -c " $3 " /proc/self/mountinfo; umount "$3""#;
     assert_eq!(in_user_namespace(&stage, script), "hello1\n");
     wait_until("it has ended", || stage.daemons().is_empty());
@@ -105,6 +105,8 @@ fn what_others_have_mounted_stays() {
     unmount(&inside, UnmountFlags::empty()).unwrap();
     // A living mount over a dead one: mounted over, as over any directory.
     mount_bind(stage.path("work"), stage.mountpoint()).unwrap();
+    // Else what is mounted on it is mounted on the directory itself, too, where mounts are shared.
+    mount_change(stage.mountpoint(), MountPropagationFlags::PRIVATE).unwrap();
     assert_eq!(mounts_again(&stage), 0);
     assert_eq!(stage.mounts().len(), 3);
     kill(&stage);

@@ -82,7 +82,8 @@ fn what_fusermount3_refuses_is_one_line() {
 /// `$3` the mountpoint.
 pub fn in_user_namespace(stage: &Stage, script: &str) -> String {
     let mut command = stage.command("unshare");
-    command.args(["-Urm", "sh", "-ec", script, "sh"]).arg(stage.program());
+    command.args(["-Urm", "--propagation", "slave", "sh", "-ec", script, "sh"]);
+    command.arg(stage.program());
     command.arg(stage.writable()).arg(stage.mountpoint());
     let output = run(&mut command);
     assert!(output.status.success(), "{}", text(&output.stderr));

@@ -97,10 +97,11 @@ impl Stage {
     /// `plyfs COMMAND --store STORE WORDS`, called by the caller.
     pub fn command<S: AsRef<OsStr>>(&self, command: &str, words: &[S]) -> Command {
         // newuidmap knows no other files.
-        let script = "mount --make-rprivate / && mount --bind \"$1\" /etc/subuid && mount --bind \"$1\" /etc/subgid && \
+        let script = "mount --bind \"$1\" /etc/subuid && mount --bind \"$1\" /etc/subgid && \
                       shift && exec \"$@\"";
         let mut plyfs = Command::new("unshare");
-        plyfs.args(["-m", "sh", "-c", script, "sh"]).arg(self.path("subordinate"));
+        plyfs.args(["-m", "--propagation", "slave", "sh", "-c", script, "sh"]);
+        plyfs.arg(self.path("subordinate"));
         if self.caller != Caller::Root {
             let (uid, gid) = self.ids();
             plyfs.arg("setpriv").arg(format!("--reuid={uid}")).arg(format!("--regid={gid}"));

@@ -114,7 +114,8 @@ fn run_again(identity: Identity, test: &str) {
             as_user(&mut command);
         }
         Identity::UserNamespace => {
-            as_user(&mut command).args(["unshare", "-Urm"]);
+            // It would keep what other tests have mounted just then, and so their programs, to its end.
+            as_user(&mut command).args(["unshare", "-Urm", "--propagation", "slave"]);
         }
     }
     if identity != Identity::Root {
