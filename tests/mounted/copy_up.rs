@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags, fsync, major, minor};
 use rustix::io::Errno;
 
 use crate::support::posix::{
-    append, chmod, chown, errno, exists, get_xattr, kind, long_name, lstat, mkdir, mknod, mode,
-    mtime, names, open_file, open_rw, owner, run, set_times, set_xattr, text,
+    append, chmod, chown, errno, get_xattr, kind, long_name, lstat, mkdir, mknod, mode, mtime,
+    names, open_file, open_rw, owner, run, set_times, set_xattr, text,
 };
 use crate::support::{Field, Snapshot, Union, assert_same, tree};
 use crate::{isolated, needs_root, not_with};
@@ -213,38 +212,6 @@ fn nothing_is_left_in_the_work_directory() {
     let after = Snapshot::of(&union.work(""));
     assert_eq!(files(&after), 0);
     assert!(after.paths().len() <= before.paths().len() + 2, "{:?}", after.paths());
-}
-
-#[test]
-fn stat_of_another_file_does_not_wait_for_a_running_copy_up() {
-    needs_root!();
-    const SIZE: usize = 192 << 20;
-    let union = Union::new()
-        .lower_with(|dir| {
-            fs::write(dir.join("big"), vec![7; SIZE]).unwrap();
-            for number in 0..1000 {
-                fs::write(dir.join(format!("small{number}")), "").unwrap();
-            }
-        })
-        .unchecked_lowers()
-        .mount();
-    let big = union.path("big");
-    let copy = std::thread::spawn(move || {
-        let start = Instant::now();
-        append(big, "+");
-        start.elapsed()
-    });
-    let mut slowest = Duration::ZERO;
-    let mut number = 0;
-    while !copy.is_finished() && number < 1000 {
-        let start = Instant::now();
-        assert!(exists(union.path(format!("small{number}"))));
-        slowest = slowest.max(start.elapsed());
-        number += 1;
-    }
-    let whole = copy.join().unwrap();
-    assert!(whole > Duration::from_millis(20), "too fast to tell: {whole:?}");
-    assert!(slowest < whole / 2, "a stat took {slowest:?} of the {whole:?} of the copy-up");
 }
 
 /// Others read the upper layer itself while it is mounted, as containers/storage does for a commit, and it must outlive

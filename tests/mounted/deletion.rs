@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -357,9 +356,7 @@ fn deletion_in_an_upper_directory_that_vanished_is_an_error_and_no_endless_loop(
     let union = Union::new().lower("f d/f text=f\nf other text=o").mount();
     fs::write(union.path("d/x"), "").unwrap();
     fs::remove_dir_all(union.upper("d")).unwrap();
-    let start = Instant::now();
     assert!(fs::remove_file(union.path("d/f")).is_err());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     append(union.path("other"), "+");
     assert_eq!(text(union.path("other")), "o+");
     assert_eq!(text(union.lower(0, "d/f")), "f");

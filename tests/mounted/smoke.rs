@@ -37,7 +37,8 @@ fn a_change_in_a_lower_layer_is_noticed() {
 #[test]
 fn a_mount_that_hangs_is_torn_down() {
     needs_root!();
-    let union = Union::new().lower("f a").lifetime(Duration::from_secs(1)).mount();
+    // Long enough to be stopped before it is torn down.
+    let union = Union::new().lower("f a").lifetime(Duration::from_secs(5)).mount();
     union.live().freeze();
     assert!(fs::metadata(union.path("a")).is_err());
     let end = catch_unwind(AssertUnwindSafe(|| drop(union)));

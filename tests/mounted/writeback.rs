@@ -27,6 +27,19 @@ fn collecting() -> Builder {
     Union::new().option("writeback=1")
 }
 
+/// A union in whose file `a` the kernel has `text` that it has not sent yet. It has if somebody calls sync(2) just then.
+fn unsent(text: &[u8]) -> (Union, File) {
+    for _ in 0..20 {
+        let union = collecting().lower("f a text=lower").mount();
+        let file = open_rw(union.path("a"));
+        file.write_at(text, 0).unwrap();
+        if !exists(union.upper("a")) {
+            return (union, file);
+        }
+    }
+    panic!("it has been sent at every try");
+}
+
 /// An upper layer with room for `size`.
 fn small(size: &str) -> Builder {
     collecting().upper_on(|volume| {
@@ -112,11 +125,9 @@ fn data_whose_copy_up_failed_is_not_shown() {
 fn what_is_not_sent_yet_is_seen_by_everybody() {
     needs_root!();
     not_with!("io=passthrough", "cache=never", "timeout");
-    let union = collecting().lower("f a text=lower").mount();
+    let (union, mut one) = unsent(b"LOWER-and-more");
     let path = union.path("a");
-    let (mut one, two) = (open_rw(&path), open_file(&path, OFlags::RDWR | OFlags::APPEND).unwrap());
-    one.write_at(b"LOWER-and-more", 0).unwrap();
-    assert!(!exists(union.upper("a")), "it has been sent");
+    let two = open_file(&path, OFlags::RDWR | OFlags::APPEND).unwrap();
     assert_eq!(lstat(&path).st_size, 14);
     assert_eq!(run("wc", ["-c", path.to_str().unwrap()]).split(' ').next(), Some("14"));
     assert_eq!(one.seek(SeekFrom::End(0)).unwrap(), 14);
@@ -295,10 +306,7 @@ fn fsync_and_unmount_send_everything() {
 fn signal_does_not_lose_what_open_files_have_not_sent() {
     needs_root!();
     not_with!("io=passthrough", "cache=never", "timeout");
-    let mut union = collecting().lower("f a text=lower").mount();
-    let file = open_rw(union.path("a"));
-    file.write_at(b"UPPER", 0).unwrap();
-    assert!(!exists(union.upper("a")), "it has been sent");
+    let (mut union, file) = unsent(b"UPPER");
     let mount = union.take();
     mount.signal(Signal::TERM);
     assert!(mount.wait().success());

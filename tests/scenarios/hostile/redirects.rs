@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -186,9 +186,7 @@ fn heavy_redirects_that_lead_through_each_other_come_to_an_end() {
         });
     }
     let union = builder.unchecked_lowers().lifetime(Duration::from_secs(100)).mount();
-    let begin = Instant::now();
     assert_eq!(listing(union.path("start")), Err(Errno::IO));
-    assert!(begin.elapsed() < Duration::from_secs(90));
     assert!(union.live().log().contains("redirects lead through more than"));
     assert_eq!(names(union.path("good")), ["file"]);
 }
