@@ -22,11 +22,15 @@ struct Registry {
 
 impl Registry {
     /// `None` if there is none on this machine.
-    fn new(http: &str, more: &str) -> Option<Self> {
+    fn new() -> Option<Self> {
+        Self::start(Program::new(), "", "")
+    }
+
+    /// With more in the section `http` of its configuration, and more sections.
+    fn start(program: Program, http: &str, more: &str) -> Option<Self> {
         if is_missing("docker-registry") {
             return None;
         }
-        let program = Program::new();
         let root = program.path("registry");
         let config = format!(
             "version: 0.1\nlog: {{level: info, formatter: json}}\n\
@@ -49,6 +53,18 @@ impl Registry {
         Some(Self { program, child, port: port.expect("it does not listen") })
     }
 
+    /// One that lets in `user` with the password `secret` alone. The image `x` is there to be pushed to it.
+    fn with_password() -> Option<Self> {
+        let file = "user:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
+        let program = Program::new();
+        program.write("htpasswd", file.as_bytes());
+        let path = program.path("htpasswd");
+        let auth = format!("auth: {{htpasswd: {{realm: x, path: {}}}}}", text(&path));
+        program.write("image.tar", &archive(&TestImage::small().oci("x", gzip, "+gzip")));
+        program.says("image load -q image.tar");
+        Self::start(program, "", &auth)
+    }
+
     fn name(&self, name: &str) -> String {
         format!("127.0.0.1:{}/{name}", self.port)
     }
@@ -69,7 +85,7 @@ fn ids(program: &Program, name: &str) -> [Value; 3] {
 
 #[test]
 fn what_is_pushed_comes_back_the_same() {
-    let Some(registry) = Registry::new("", "") else { return };
+    let Some(registry) = Registry::new() else { return };
     let (program, name) = (&registry.program, registry.name("x:1"));
     for compress in [gzip, zstd, <[u8]>::to_vec as fn(&[u8]) -> Vec<u8>] {
         program.write("image.tar", &archive(&TestImage::small().oci("app:1", compress, "")));
@@ -118,10 +134,10 @@ fn what_is_pushed_comes_back_the_same() {
     }
 }
 
-/// The image of the founding documents, by its shape: seven layers, and steps between them that made none.
+/// An image as large projects have them: seven layers, and steps between them that made none.
 #[test]
 fn seven_layers_come_one_by_one() {
-    let Some(registry) = Registry::new("", "") else { return };
+    let Some(registry) = Registry::new() else { return };
     let program = &registry.program;
     let layer = |at: usize| Tar::new().file(&format!("opt/{at}"), &"x".repeat(1 << at)).end();
     let image = TestImage { layers: (0..7).map(layer).collect() };
@@ -167,7 +183,7 @@ fn seven_layers_come_one_by_one() {
 
 #[test]
 fn other_programs_pull_what_we_push() {
-    let Some(registry) = Registry::new("", "") else { return };
+    let Some(registry) = Registry::new() else { return };
     let program = &registry.program;
     let image = TestImage::small();
     let name = registry.name("x:1");
@@ -192,7 +208,7 @@ fn other_programs_pull_what_we_push() {
 
 #[test]
 fn we_pull_what_other_programs_push() {
-    let Some(registry) = Registry::new("", "") else { return };
+    let Some(registry) = Registry::new() else { return };
     let program = &registry.program;
     let image = TestImage::small();
     for (form, compress) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("zstd", zstd)] {
@@ -271,7 +287,8 @@ fn certificates_are_verified() {
     }
     let (key, certificate) = (program.path("key.pem"), program.path("cert.pem"));
     let tls = format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
-    let Some(registry) = Registry::new(&tls, "") else { return };
+    let Some(registry) = Registry::start(program, &tls, "") else { return };
+    let program = &registry.program;
     program.write("image.tar", &archive(&TestImage::small().oci("x", gzip, "+gzip")));
     program.says("image load -q image.tar");
     let push = |more: &str, certificate: Option<&Path>| {
@@ -363,16 +380,8 @@ fn nothing_goes_on_without_tls() {
 
 #[test]
 fn credentials_let_in() {
-    // "user" and "secret".
-    let file = "user:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
-    let holder = Program::new();
-    holder.write("htpasswd", file.as_bytes());
-    let auth =
-        format!("auth: {{htpasswd: {{realm: x, path: {}}}}}", text(&holder.path("htpasswd")));
-    let Some(registry) = Registry::new("", &auth) else { return };
+    let Some(registry) = Registry::with_password() else { return };
     let (program, name) = (&registry.program, registry.name("x:1"));
-    program.write("image.tar", &archive(&TestImage::small().oci("x", gzip, "+gzip")));
-    program.says("image load -q image.tar");
     let (status, line) = program.fails(&format!("image push x {name}"));
     assert_eq!(status, 1);
     assert!(line.contains("it wants credentials: `podman login 127.0.0.1:"), "{line}");
@@ -406,15 +415,8 @@ fn credentials_let_in() {
 /// As `docker login` leaves them where a program keeps them: the file has none.
 #[test]
 fn programs_that_keep_credentials_let_in() {
-    let file = "user:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
-    let holder = Program::new();
-    holder.write("htpasswd", file.as_bytes());
-    let auth =
-        format!("auth: {{htpasswd: {{realm: x, path: {}}}}}", text(&holder.path("htpasswd")));
-    let Some(registry) = Registry::new("", &auth) else { return };
+    let Some(registry) = Registry::with_password() else { return };
     let (program, name) = (&registry.program, registry.name("x:1"));
-    program.write("image.tar", &archive(&TestImage::small().oci("x", gzip, "+gzip")));
-    program.says("image load -q image.tar");
     program.says(&format!("image push x {name} --creds user:secret"));
     let (status, line) = program.fails(&format!("image push x {name} --creds user"));
     assert!(status == 2 && line.contains("it is not USER:PASSWORD"), "{line}");
