@@ -6,9 +6,9 @@
 //! Format"), OCI image specification ("Image Layer Filesystem Changeset").
 
 pub mod compression;
+pub mod compressor;
 pub mod entry;
 pub mod entry_path;
-pub mod gzip;
 mod header;
 pub mod limits;
 pub mod oci_whiteout;
@@ -17,12 +17,12 @@ mod pieces;
 pub mod reader;
 mod sparse;
 pub mod writer;
-pub mod zstd;
 
 use std::fmt;
 use std::io;
 
 pub use compression::{Compression, Decompressed, foreign};
+pub use compressor::Compressor;
 pub use entry::{Entry, Kind, Xattr};
 pub use entry_path::EntryPath;
 pub use limits::Limits;

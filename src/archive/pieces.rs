@@ -5,18 +5,18 @@ use std::io::{self, Write};
 const PIECE: usize = 256 << 10;
 
 /// Hands what is written on to `out` in pieces of one size, the last excepted.
-pub(super) struct Pieces<W> {
+pub struct Pieces<W> {
     out: W,
     piece: Vec<u8>,
 }
 
 impl<W: Write> Pieces<W> {
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self { out, piece: Vec::with_capacity(PIECE) }
     }
 
     /// Hands the rest on, and gives back what it was handed to.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(super) fn finish(mut self) -> io::Result<W> {
         self.out.write_all(&self.piece)?;
         Ok(self.out)
     }

@@ -10,10 +10,8 @@ use super::digest::Digesting;
 use super::import::{Import, LAYERS, NEW};
 use super::objects::NewObjects;
 use super::{DiffId, Digest, Error, Result, Store, tar_split};
-use crate::archive::gzip::GzipWriter;
 use crate::archive::oci_whiteout::{Meaning, meaning};
-use crate::archive::zstd::ZstdWriter;
-use crate::archive::{Compression, Decompressed, Entry, Kind, Limits, Reader, Refusal};
+use crate::archive::{Compression, Compressor, Decompressed, Entry, Kind, Limits, Reader, Refusal};
 use crate::layer::packed::Builder;
 use crate::layer::packed::builder::{Body, Object};
 use crate::sys::FileKind;
@@ -135,7 +133,7 @@ impl Import<'_> {
         let mut source = BufReader::with_capacity(128 << 10, source);
         let compression = Compression::of(source.fill_buf()?);
         let compress = keep.compress(compression);
-        let mut blob = BlobWriter::new(compress, self.new_blob()?)?;
+        let mut blob = Compressor::new(compress, self.new_blob()?)?;
         let folder = self.stage.path(LAYERS).join(NEW);
         fs::create_dir(&folder)?;
         let source = Decompressed::new(Tee { source, copy: &mut blob }, limits)?;
@@ -167,54 +165,10 @@ impl Import<'_> {
     }
 }
 
-/// Writes the archive of a layer as it is kept: as it came, or compressed fast.
-pub(super) enum BlobWriter {
-    AsItCame(Digesting<File>),
-    Gzip(Box<GzipWriter<Digesting<File>>>),
-    Zstd(Box<ZstdWriter<Digesting<File>>>),
-}
-
-impl BlobWriter {
-    /// Begins a blob that is compressed like this here; not at all if it comes as it is to be.
-    pub(super) fn new(compress: Compression, blob: Digesting<File>) -> io::Result<Self> {
-        Ok(match compress {
-            Compression::None => Self::AsItCame(blob),
-            Compression::Gzip => Self::Gzip(Box::new(GzipWriter::new(blob))),
-            Compression::Zstd => Self::Zstd(Box::new(ZstdWriter::new(blob)?)),
-        })
-    }
-
-    pub(super) fn finish(self) -> io::Result<Digesting<File>> {
-        match self {
-            Self::AsItCame(blob) => Ok(blob),
-            Self::Gzip(encoder) => encoder.finish(),
-            Self::Zstd(encoder) => encoder.finish(),
-        }
-    }
-}
-
-impl Write for BlobWriter {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::AsItCame(blob) => blob.write(buffer),
-            Self::Gzip(encoder) => encoder.write(buffer),
-            Self::Zstd(encoder) => encoder.write(buffer),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::AsItCame(blob) => blob.flush(),
-            Self::Gzip(encoder) => encoder.flush(),
-            Self::Zstd(encoder) => encoder.flush(),
-        }
-    }
-}
-
 /// Copies what is read.
 struct Tee<'w, R> {
     source: R,
-    copy: &'w mut BlobWriter,
+    copy: &'w mut Compressor<Digesting<File>>,
 }
 
 impl<R: Read> Read for Tee<'_, R> {

@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io;
 
 use super::collect::digest_of;
-use super::layer_import::{BlobWriter, Keep};
+use super::layer_import::Keep;
 use super::manifest::Descriptor;
 use super::objects::id_of;
 use super::{DiffId, Digest, Error, Result, Store};
-use crate::archive::Limits;
+use crate::archive::{Compressor, Limits};
 use crate::layer::packed::Index;
 use crate::sys::FileKind;
 
@@ -254,7 +254,7 @@ impl Run<'_, '_> {
         let import = self.store.import()?;
         let failed = |error: io::Error| self.store.cannot_store(error);
         let compress = blob.compression();
-        let out = import.new_blob().and_then(|out| BlobWriter::new(compress, out));
+        let out = import.new_blob().and_then(|out| Compressor::new(compress, out));
         let mut out = out.map_err(failed)?;
         self.store.write_layer(layer, &mut out)?;
         let path = self.store.blob_path(&blob.digest);
