@@ -178,40 +178,12 @@ impl<R: Read> Reader<R> {
             Some(size) => size,
             None => header_size(header)?,
         };
-        let link = || extended.link(header);
         let is_dir = flag == Flag::Directory || flag == Flag::Regular && name.ends_with(b"/");
-        let kind = match flag {
-            _ if is_dir => Kind::Directory,
-            Flag::Regular => Kind::Regular(self.extent(size, pax)?),
-            Flag::OldSparse => Kind::Regular(self.old_extent(header, size)?),
-            Flag::Symlink => Kind::Symlink(target(link())?),
-            Flag::HardLink => Kind::HardLink(EntryPath::parse(&link())?),
-            Flag::CharDevice => Kind::CharDevice(device(header)?),
-            Flag::BlockDevice => Kind::BlockDevice(device(header)?),
-            Flag::Fifo => Kind::Fifo,
-            Flag::Directory
-            | Flag::PaxLocal
-            | Flag::PaxGlobal
-            | Flag::LongName
-            | Flag::LongLink => Kind::Directory,
+        let kind = match is_dir {
+            true => Kind::Directory,
+            false => self.kind(header, flag, &extended, size)?,
         };
-        match (&kind, flag) {
-            (Kind::Regular(extent), _) => {
-                if extent.size > self.limits.bytes {
-                    return Err(Refusal::new(format!(
-                        "it is larger than {} bytes",
-                        self.limits.bytes
-                    )));
-                }
-                self.content = extent.stored();
-                self.padding = padding(size);
-            }
-            // Some programs write what a directory takes on disk; no data follows (pax, "ustar Interchange Format").
-            (Kind::Directory, Flag::Directory) => {}
-            // Whether data follows is a matter of opinion.
-            _ if size > 0 => return Err(Refusal::new("only a file can have a size")),
-            _ => {}
-        }
+        self.expect_content(&kind, flag, size)?;
         if kind == Kind::CharDevice(Device { major: 0, minor: 0 }) {
             return Err(Refusal::new(
                 "the device 0:0 is a whiteout to some, and a device to others",
@@ -235,6 +207,52 @@ impl<R: Read> Reader<R> {
             kind,
             xattrs: extended.pax.xattrs,
         })
+    }
+
+    /// What an entry is that is no directory.
+    fn kind(
+        &mut self,
+        header: &Header,
+        flag: Flag,
+        extended: &Extended,
+        size: u64,
+    ) -> Result<Kind> {
+        let link = || extended.link(header);
+        Ok(match flag {
+            Flag::Regular => Kind::Regular(self.extent(size, &extended.pax)?),
+            Flag::OldSparse => Kind::Regular(self.old_extent(header, size)?),
+            Flag::Symlink => Kind::Symlink(target(link())?),
+            Flag::HardLink => Kind::HardLink(EntryPath::parse(&link())?),
+            Flag::CharDevice => Kind::CharDevice(device(header)?),
+            Flag::BlockDevice => Kind::BlockDevice(device(header)?),
+            Flag::Fifo => Kind::Fifo,
+            // Extended headers have been taken before.
+            Flag::Directory
+            | Flag::PaxLocal
+            | Flag::PaxGlobal
+            | Flag::LongName
+            | Flag::LongLink => Kind::Directory,
+        })
+    }
+
+    /// Notes how much content follows an entry for which `size` bytes are stored.
+    fn expect_content(&mut self, kind: &Kind, flag: Flag, size: u64) -> Result<()> {
+        match (kind, flag) {
+            (Kind::Regular(extent), _) => {
+                if extent.size > self.limits.bytes {
+                    let most = self.limits.bytes;
+                    return Err(Refusal::new(format!("it is larger than {most} bytes")));
+                }
+                self.content = extent.stored();
+                self.padding = padding(size);
+                Ok(())
+            }
+            // Some programs write what a directory takes on disk; no data follows (pax, "ustar Interchange Format").
+            (Kind::Directory, Flag::Directory) => Ok(()),
+            // Whether data follows is a matter of opinion.
+            _ if size > 0 => Err(Refusal::new("only a file can have a size")),
+            _ => Ok(()),
+        }
     }
 
     fn extent(&mut self, size: u64, pax: &Pax) -> Result<Extent> {
