@@ -49,10 +49,7 @@ impl Store {
     /// If something that is referred to cannot be read, nothing is swept: what it refers to is not known then.
     pub fn collect(&self, dry_run: bool) -> Result<Collected> {
         let marked = self.mark()?;
-        let mut collected = Collected::default();
-        let mut sweep = || self.sweep_unmarked(&marked, dry_run, &mut collected);
-        sweep().map_err(|error| self.cannot_store(error))?;
-        Ok(collected)
+        self.sweep_unmarked(&marked, dry_run).map_err(|error| self.cannot_store(error))
     }
 
     fn mark(&self) -> Result<Marked> {
@@ -146,28 +143,38 @@ impl Store {
         Ok(())
     }
 
-    fn sweep_unmarked(
+    fn sweep_unmarked(&self, marked: &Marked, dry_run: bool) -> io::Result<Collected> {
+        let stages = fs::read_dir(self.root().join("tmp"))?.count() as u64;
+        let mut collected = Collected { stages, ..Collected::default() };
+        if !dry_run {
+            self.sweep().map_err(io::Error::other)?;
+            self.sweep_mount_records()?;
+        }
+        self.sweep_layers(marked, dry_run, &mut collected)?;
+        self.sweep_files(marked, dry_run, &mut collected)?;
+        Ok(collected)
+    }
+
+    fn sweep_mount_records(&self) -> io::Result<()> {
+        for mount in self.mount_records()? {
+            if !mount.is_live()? {
+                remove_if_there(&mount.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_layers(
         &self,
         marked: &Marked,
         dry_run: bool,
         collected: &mut Collected,
     ) -> io::Result<()> {
-        let stages = fs::read_dir(self.root().join("tmp"))?.count() as u64;
-        collected.stages = stages;
-        if !dry_run {
-            self.sweep().map_err(|error| io::Error::other(error.to_string()))?;
-        }
-        for mount in self.mount_records()? {
-            if !dry_run && !mount.is_live()? {
-                remove_if_there(&mount.path)?;
-            }
-        }
-        let stage = self.stage().map_err(|error| io::Error::other(error.to_string()))?;
+        let stage = self.stage().map_err(io::Error::other)?;
         let layers = self.root().join("layers");
         for entry in fs::read_dir(&layers)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let Some(layer) = digest_of(&name) else { continue };
+            let Some(layer) = digest_of(&entry.file_name()) else { continue };
             if marked.layers.contains(&DiffId(layer)) {
                 continue;
             }
@@ -177,7 +184,16 @@ impl Store {
                 fs::rename(entry.path(), stage.path(&layer.hex()))?;
             }
         }
-        File::open(&layers)?.sync_all()?;
+        File::open(&layers)?.sync_all()
+    }
+
+    /// Contents and blobs.
+    fn sweep_files(
+        &self,
+        marked: &Marked,
+        dry_run: bool,
+        collected: &mut Collected,
+    ) -> io::Result<()> {
         let mut remove = |path: &Path, count: &mut u64| {
             *count += 1;
             collected.bytes += path.symlink_metadata()?.blocks() * 512;
