@@ -190,72 +190,68 @@ fn options(command: &Command, roff: &mut Roff) {
     }
 }
 
+/// Sections of the manual page: each a title, and terms with what they mean.
+const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
+    (
+        "ENVIRONMENT",
+        &[
+            (
+                "PLYFS_LOG, RUST_LOG",
+                "What to log, such as info or plyfs::overlay=debug; warn otherwise.",
+            ),
+            ("PLYFS_STORE", "The store; otherwise $XDG_DATA_HOME/plyfs or ~/.local/share/plyfs."),
+            (
+                "SOURCE_DATE_EPOCH",
+                "The time, in seconds since 1970, that images made by image import say they are of.",
+            ),
+            (
+                "PLYFS_LOG_FILE",
+                "The file for the log lines of a mount in the background, instead of syslog.",
+            ),
+            (
+                "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT",
+                "Write deletions as .wh.NAME files even where the kernel's form is possible.",
+            ),
+        ],
+    ),
+    (
+        "SIGNALS",
+        &[
+            ("SIGTERM, SIGINT, SIGHUP", "Unmount, also when the mount is in use, and end."),
+            ("SIGUSR1", "Write what plyfs stats shows into the log, as one line of JSON."),
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "Done; a mount answers by then."),
+            ("1", "It did not work; one line on standard error says why."),
+            ("2", "The command line is wrong; one line on standard error says where."),
+            ("3", "Of image commands: there is no such image or file."),
+            ("4", "Of image and store commands: something is not what its digest says."),
+            (
+                "0, 1, 4, 8, 16",
+                "Of plyfs check, as of fsck(8): no problems, all repaired, problems left, not \
+                 checked to the end, wrong command line.",
+            ),
+        ],
+    ),
+    (
+        "EXAMPLES",
+        &[
+            ("plyfs -o lowerdir=/app:/base,upperdir=/up,workdir=/work /mnt", "A writable tree."),
+            ("plyfs -o lowerdir=/app:/base /mnt", "A read-only tree."),
+            (
+                "none /mnt fuse.plyfs lowerdir=/app:/base,upperdir=/up,workdir=/work 0 0",
+                "The writable tree as a line of /etc/fstab.",
+            ),
+        ],
+    ),
+];
+
 fn rest() -> Roff {
     let mut roff = Roff::new();
-    let sections = [
-        (
-            "ENVIRONMENT",
-            &[
-                (
-                    "PLYFS_LOG, RUST_LOG",
-                    "What to log, such as info or plyfs::overlay=debug; warn otherwise.",
-                ),
-                (
-                    "PLYFS_STORE",
-                    "The store; otherwise $XDG_DATA_HOME/plyfs or ~/.local/share/plyfs.",
-                ),
-                (
-                    "SOURCE_DATE_EPOCH",
-                    "The time, in seconds since 1970, that images made by image import say they are of.",
-                ),
-                (
-                    "PLYFS_LOG_FILE",
-                    "The file for the log lines of a mount in the background, instead of syslog.",
-                ),
-                (
-                    "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT",
-                    "Write deletions as .wh.NAME files even where the kernel's form is possible.",
-                ),
-            ][..],
-        ),
-        (
-            "SIGNALS",
-            &[
-                ("SIGTERM, SIGINT, SIGHUP", "Unmount, also when the mount is in use, and end."),
-                ("SIGUSR1", "Write what plyfs stats shows into the log, as one line of JSON."),
-            ],
-        ),
-        (
-            "EXIT STATUS",
-            &[
-                ("0", "Done; a mount answers by then."),
-                ("1", "It did not work; one line on standard error says why."),
-                ("2", "The command line is wrong; one line on standard error says where."),
-                ("3", "Of image commands: there is no such image or file."),
-                ("4", "Of image and store commands: something is not what its digest says."),
-                (
-                    "0, 1, 4, 8, 16",
-                    "Of plyfs check, as of fsck(8): no problems, all repaired, problems left, not \
-                     checked to the end, wrong command line.",
-                ),
-            ],
-        ),
-        (
-            "EXAMPLES",
-            &[
-                (
-                    "plyfs -o lowerdir=/app:/base,upperdir=/up,workdir=/work /mnt",
-                    "A writable tree.",
-                ),
-                ("plyfs -o lowerdir=/app:/base /mnt", "A read-only tree."),
-                (
-                    "none /mnt fuse.plyfs lowerdir=/app:/base,upperdir=/up,workdir=/work 0 0",
-                    "The writable tree as a line of /etc/fstab.",
-                ),
-            ],
-        ),
-    ];
-    for (title, entries) in sections {
+    for (title, entries) in SECTIONS {
         roff.control("SH", [title]);
         for (term, text) in entries {
             roff.control("TP", []);
