@@ -70,7 +70,10 @@ fn fsx(kind: &str) {
     let Some(fsx) = suite("PLYFS_SUITE_FSX") else { return };
     let fill = |dir: &Path| fs::write(dir.join("file"), [b'x'; 256 << 10]).unwrap();
     let union = Union::new().lower_with(fill).lifetime(LIFETIME).mount();
-    let seed = UNIX_EPOCH.elapsed().unwrap().subsec_nanos().to_string();
+    // Another at every run, as for all random cases.
+    let chosen = std::env::var("PLYFS_SEED");
+    let seed = chosen.unwrap_or_else(|_| UNIX_EPOCH.elapsed().unwrap().subsec_nanos().to_string());
+    println!("PLYFS_SEED={seed}");
     let mut command = Command::new(fsx);
     command.args(["-q", "-N", OPERATIONS, "-S", &seed, "-f"]).arg(configuration(kind));
     command.arg("-P").arg(union.scratch()).arg(union.path("file"));
