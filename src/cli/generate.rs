@@ -92,6 +92,8 @@ fn synopsis() -> Roff {
         italic("MOUNTPOINT"),
     ]);
     roff.control("br", []);
+    roff.text([bold("plyfs upgrade"), roman(" "), italic("MOUNTPOINT")]);
+    roff.control("br", []);
     roff.text([bold("plyfs check"), roman(" [--repair] [--json] [--work "), italic("DIR")]);
     roff.text([
         roman("] [--lower "),

@@ -21,6 +21,7 @@ mod run;
 mod stats;
 mod store;
 mod umount;
+mod upgrade;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ const USAGE: &str = "plyfs [SOURCE] MOUNTPOINT -o \
                      plyfs pull NAME[:TAG|@DIGEST]\n       \
                      plyfs push NAME [DESTINATION]\n       \
                      plyfs stats MOUNTPOINT\n       \
+                     plyfs upgrade MOUNTPOINT\n       \
                      plyfs check [--repair] UPPER\n       \
                      plyfs convert --to FORM LAYER\n       \
                      plyfs diff CONTAINER|UPPER [LOWER...]\n       \
@@ -85,6 +87,9 @@ enum Subcommands {
     /// Give an image to a registry, as `plyfs image push`
     Push(image::ShortArgs<image::PushArgs>),
     Stats(stats::StatsArgs),
+    Upgrade(upgrade::UpgradeArgs),
+    #[command(hide = true)]
+    GoOn(upgrade::GoOnArgs),
     Check(check::CheckArgs),
     Convert(convert::ConvertArgs),
     Diff(diff::DiffArgs),
@@ -161,6 +166,8 @@ fn run(
         Subcommands::Pull(args) => args.run(image::PullArgs::run),
         Subcommands::Push(args) => args.run(image::PushArgs::run),
         Subcommands::Stats(args) => args.run(),
+        Subcommands::Upgrade(args) => args.run(),
+        Subcommands::GoOn(args) => return args.run(),
         Subcommands::Check(args) => return args.run(),
         Subcommands::Convert(args) => args.run(),
         Subcommands::Diff(args) => args.run(),

@@ -223,8 +223,10 @@ impl MountArgs {
         }
         let mut options = Options::parse_for_image(&self.options)?;
         let foreground = self.foreground && called_as != CalledAs::MountHelper;
+        let mut given = self.options;
         if self.single && called_as != CalledAs::MountHelper {
             options.threads = Some(1);
+            given.push("threaded=0".into());
         }
         if self.read_only || self.writable {
             options.vfs.read_only = Some(self.read_only);
@@ -234,6 +236,7 @@ impl MountArgs {
             source,
             mountpoint: mountpoint.into(),
             options,
+            given,
             type_name: called_as.type_name(),
             foreground: foreground || debug,
             ends_with_caller: false,

@@ -150,6 +150,7 @@ impl RunArgs {
                 source: None,
                 mountpoint: PathBuf::new(),
                 options: Options::default(),
+                given: Vec::new(),
                 type_name: "fuse.plyfs",
                 foreground: false,
                 ends_with_caller: true,

@@ -17,7 +17,7 @@ use super::reply::{reply_count, reply_empty, reply_xattr};
 use super::resumed::{gone, is_resent};
 use super::statistics::{self, Message};
 use super::{Adapter, GENERATION, READ_BUFFER};
-use super::{labels, negotiate};
+use super::{labels, negotiate, upgrade};
 use crate::overlay::{Allocate, Delay, Flow, NodeId, RenameFlags, SHORTEST_VIEW, SeekTo, SetAttr};
 use crate::sys::Errno;
 
@@ -415,7 +415,7 @@ impl Filesystem for Adapter {
         if !self.policy.xattr {
             return reply.error(errno(Errno::OPNOTSUPP));
         }
-        if is_statistics(ino, name) {
+        if is_of_root(ino, name, statistics::ATTRIBUTE) {
             return reply.error(errno(Errno::PERM));
         }
         // What was set before is set again.
@@ -427,12 +427,20 @@ impl Filesystem for Adapter {
         reply_empty(set, reply);
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
         let _served = self.begin(Message::Getxattr);
         let value = match self.policy.xattr {
-            _ if is_statistics(ino, name) => {
+            _ if is_of_root(ino, name, statistics::ATTRIBUTE) => {
                 self.reporter().json().map(String::into_bytes).map_err(|_| Errno::IO)
             }
+            _ if is_of_root(ino, name, upgrade::ATTRIBUTE) => self.upgrade(request, size),
             true if self.labels => self.overlay.get_xattr(self.node(ino), name),
             true => {
                 let value = self.overlay.get_xattr(self.node(ino), name);
@@ -584,8 +592,8 @@ impl Filesystem for Adapter {
     }
 }
 
-fn is_statistics(ino: INodeNo, name: &OsStr) -> bool {
-    node(ino) == NodeId::ROOT && name == statistics::ATTRIBUTE
+fn is_of_root(ino: INodeNo, name: &OsStr, attribute: &str) -> bool {
+    node(ino) == NodeId::ROOT && name == attribute
 }
 
 fn flow(full: bool) -> Flow {

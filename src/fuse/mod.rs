@@ -20,6 +20,7 @@ mod readers;
 mod reply;
 mod resumed;
 pub mod statistics;
+pub mod upgrade;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
@@ -35,6 +36,7 @@ use passthrough::Passthrough;
 use readers::Turn;
 use resumed::Resumed;
 use statistics::{Message, Reporter, Statistics, Timed};
+use upgrade::Upgrades;
 
 pub use negotiate::Agreed;
 pub use policy::{Pages, Policy};
@@ -63,6 +65,8 @@ pub struct Adapter {
     passthrough: Option<Arc<Passthrough>>,
     /// If another process has answered before.
     resumed: Option<Arc<Resumed>>,
+    /// If another process can go on.
+    upgrades: Option<Arc<Upgrades>>,
 }
 
 /// The time from when a message has been read until it has been answered.
@@ -101,7 +105,14 @@ impl Adapter {
             agreed: Arc::default(),
             passthrough: policy.passthrough.then(Arc::default),
             resumed: None,
+            upgrades: None,
         }
+    }
+
+    /// Lets users have another program go on.
+    pub fn upgradable(mut self, upgrades: Upgrades) -> Self {
+        self.upgrades = Some(Arc::new(upgrades));
+        self
     }
 
     /// Goes on for another process, which agreed on `agreed` with the kernel; `census` tells where everything is.

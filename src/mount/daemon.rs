@@ -91,7 +91,7 @@ impl Launch {
 
 /// What holds nothing to read, and what takes no output. In a root directory without devices these are pipes that have lost
 /// their other ends.
-fn nowhere() -> Result<(OwnedFd, OwnedFd), Errno> {
+pub(super) fn nowhere() -> Result<(OwnedFd, OwnedFd), Errno> {
     let null = |flags| open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty());
     match null(OFlags::RDONLY) {
         Ok(empty) => Ok((empty, null(OFlags::WRONLY)?)),

@@ -51,6 +51,12 @@ pub enum MountError {
     LayerReplaced(PathBuf),
     /// `supervise`: one daemon after the other has died.
     GivenUp(PathBuf),
+    /// `supervise`: this program cannot go on for the mount; why.
+    Successor(PathBuf, String),
+    /// What another program handed over is not understood; why.
+    Handover(String),
+    /// The former program goes on for the mount at this path; why.
+    NotUpgraded(PathBuf, String),
     /// mount(2) refused the new flags.
     Remount(PathBuf, Errno),
 }
@@ -142,6 +148,11 @@ impl fmt::Display for MountError {
             Self::GivenUp(path) => {
                 write!(f, "{}: no daemon stays alive; unmount it and mount again", path.display())
             }
+            Self::Successor(path, why) => {
+                write!(f, "{} cannot go on: {why}", path.display())
+            }
+            Self::Handover(why) => write!(f, "nothing to go on with: {why}"),
+            Self::NotUpgraded(path, why) => write!(f, "{}: not upgraded: {why}", path.display()),
             Self::Remount(path, error) => {
                 write!(f, "{}: cannot remount: {}", path.display(), text(*error))
             }

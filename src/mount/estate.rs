@@ -1,8 +1,10 @@
-//! What a daemon leaves to the next one if it dies: a file in memory that both, and their supervisor, have open.
+//! What a daemon leaves to the next one if it dies: a file in memory that both, and their supervisor, have open. It is a part of
+//! what is handed over to other versions: whoever changes its meaning changes `handover::FORMAT`.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::fuse::Agreed;
@@ -25,6 +27,19 @@ enum Slot {
 /// The file.
 #[derive(Debug)]
 pub(super) struct Estate(File);
+
+impl From<OwnedFd> for Estate {
+    /// One that another process has left.
+    fn from(file: OwnedFd) -> Self {
+        Self(file.into())
+    }
+}
+
+impl AsFd for Estate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Estate {
     /// An empty one.

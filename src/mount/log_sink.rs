@@ -38,6 +38,11 @@ impl Write for LogSink {
     }
 }
 
+/// Whether lines go to syslog.
+pub(super) fn uses_syslog() -> bool {
+    TO_SYSLOG.load(Ordering::Relaxed)
+}
+
 /// Sends lines to syslog from now on, if there is one on this machine.
 pub(super) fn use_syslog() {
     TO_SYSLOG.store(Path::new(SYSLOG).exists(), Ordering::Relaxed);

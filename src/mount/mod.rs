@@ -7,10 +7,14 @@
 mod abandoned;
 mod attach;
 mod daemon;
+mod daemon_child;
 mod dead;
 mod error;
 mod estate;
 mod fusermount;
+mod go_on;
+mod handover;
+mod layer_identities;
 mod log_sink;
 mod mounted;
 pub mod options;
@@ -22,6 +26,7 @@ mod statistics;
 mod supervisor;
 mod union;
 mod unmount;
+mod upgrade;
 mod witness;
 
 use std::ffi::OsStr;
@@ -41,9 +46,11 @@ use crate::sys::process::{self, Signals};
 
 pub use abandoned::ask as ask_abandoned;
 pub use error::MountError;
+pub use go_on::go_on;
 pub use log_sink::LogSink;
 pub use statistics::statistics;
 pub use unmount::{unmount, unmount_device};
+pub use upgrade::upgrade;
 pub use witness::Witness;
 
 /// The signals that unmount.
@@ -109,21 +116,10 @@ fn serve(
         let ends = set_parent_process_death_signal(Some(Signal::TERM));
         ends.map_err(MountError::system("prctl"))?;
     }
-    // The kernel or the overlay applies the umask of each caller; ours must not.
-    umask(Mode::empty());
-    process::bound_free_memory();
-    if let Err(error) = process::raise_descriptor_limit() {
-        log::warn!("the limit of open descriptors stays as it is: {error}");
-    }
-    if let Err(error) = process::lift_file_size_limit() {
-        log::warn!("the limit of file sizes stays as it is: {error}");
-    }
-    // The buffer into which each thread reads messages is large, and most of it is never used.
-    process::keep_large_memory_apart();
+    settle_process();
     let options = &request.options;
     // Before the layers are locked: whoever finds them locked may send one.
-    let asking = [REPORT_SIGNAL, abandoned::QUESTION];
-    let heard: Vec<Signal> = end_signals(request.foreground).into_iter().chain(asking).collect();
+    let heard = heard_signals(request.foreground);
     let signals = Signals::block(&heard).map_err(MountError::system("signalfd"))?;
     if let Some(dirs) = &options.upper
         && let Err(error) = abandoned::ask(&dirs.upper)
@@ -143,6 +139,21 @@ fn serve(
         return Err(error);
     }
     running.wait(&signals, || report(&reporter))
+}
+
+/// Makes this process one that serves mounts.
+fn settle_process() {
+    // The kernel or the overlay applies the umask of each caller; ours must not.
+    umask(Mode::empty());
+    process::bound_free_memory();
+    if let Err(error) = process::raise_descriptor_limit() {
+        log::warn!("the limit of open descriptors stays as it is: {error}");
+    }
+    if let Err(error) = process::lift_file_size_limit() {
+        log::warn!("the limit of file sizes stays as it is: {error}");
+    }
+    // The buffer into which each thread reads messages is large, and most of it is never used.
+    process::keep_large_memory_apart();
 }
 
 /// Tells the witness that it is mounted, or takes the mount away again.
@@ -166,6 +177,12 @@ fn report(reporter: &Reporter) {
         Ok(line) => log::warn!("{line}"),
         Err(error) => log::error!("statistics: {error}"),
     }
+}
+
+/// The signals that a daemon listens to.
+fn heard_signals(foreground: bool) -> Vec<Signal> {
+    let asking = [REPORT_SIGNAL, abandoned::QUESTION];
+    end_signals(foreground).into_iter().chain(asking).collect()
 }
 
 /// In the foreground, what the caller ignores stays ignored, as nohup(1) wants it. A daemon has left

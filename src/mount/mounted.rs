@@ -50,6 +50,24 @@ impl Mounted {
         })
     }
 
+    /// The mount that another process, whose `device` this is, has made at `path` (absolute).
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn inherited(
+        path: &Path,
+        identity: MountIdentity,
+        device: &OwnedFd,
+    ) -> Result<Self, MountError> {
+        let device = device.try_clone().map_err(MountError::system("copying a descriptor"))?;
+        Ok(Self { path: path.to_owned(), identity, device })
+    }
+
+    /// Which mount it is.
+    pub fn identity(&self) -> MountIdentity {
+        self.identity
+    }
+
     /// Major and minor number of the filesystem.
     pub fn device(&self) -> (u32, u32) {
         self.identity.device

@@ -15,6 +15,8 @@ pub struct MountRequest {
     pub mountpoint: PathBuf,
     /// The mount options.
     pub options: Options,
+    /// The texts that they were read from, for another version to read.
+    pub given: Vec<OsString>,
     /// The filesystem type by the name the program was called by, `fuse.plyfs` or
     /// `fuse.fuse-overlayfs`, which counts unless `subtype=` is given.
     pub type_name: &'static str,

@@ -50,7 +50,7 @@ pub enum Begin {
 /// Begins a session over `device` and answers requests from then on.
 ///
 /// # Errors
-/// When that fails; the mount is detached again.
+/// When that fails; the mount is detached again, unless another daemon may go on with it.
 pub fn start(
     filesystem: Adapter,
     device: OwnedFd,
@@ -61,7 +61,9 @@ pub fn start(
     match launch(filesystem, device, allow, begin) {
         Ok((crew, ended)) => Ok(Running { mounted, crew, ended }),
         Err(error) => {
-            take_away(&mounted);
+            if begin == Begin::Handshake {
+                take_away(&mounted);
+            }
             Err(MountError::session(mounted.path(), error))
         }
     }

@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::{Errno, Result};
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
+use serde::{Deserialize, Serialize};
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never given out twice.
 const STATX_MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// Which mount a path led to. Equal only for one and the same mount while its filesystem lives;
 /// since Linux 6.8 for ever, because mount ids are no longer reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountIdentity {
     /// Major and minor number of the filesystem, as in the third field of a mountinfo line.
     pub device: (u32, u32),

@@ -14,3 +14,4 @@ mod rights;
 mod stage;
 mod successor;
 mod supervised;
+mod upgraded;

@@ -48,14 +48,19 @@ impl Stage {
         let mut stage = Self::new();
         stage.user = Some(USER);
         // The build directory may be closed to others.
-        let program = stage.path("plyfs");
-        fs::copy(&stage.program, &program).unwrap();
-        stage.program = program;
+        stage.own_program();
         let entries = fs::read_dir(stage.root.path()).unwrap().map(|entry| entry.unwrap().path());
         for path in entries.chain([stage.root.path().into(), stage.path("lower/hello")]) {
             chown(path, Some(USER), Some(USER)).unwrap();
         }
         Some(stage)
+    }
+
+    /// Gives the stage a program of its own.
+    pub fn own_program(&mut self) {
+        let program = self.path("plyfs");
+        fs::copy(&self.program, &program).unwrap();
+        self.program = program;
     }
 
     /// Whether root owns and calls everything.

@@ -19,12 +19,12 @@ use crate::stage::{Daemon, Stage, fails, is_root, run, succeeds, wait_until};
 /// How often a daemon is killed.
 const TIMES: usize = 10;
 
-fn options(stage: &Stage, more: &str) -> String {
+pub fn options(stage: &Stage, more: &str) -> String {
     format!("{},supervise{more}", stage.writable())
 }
 
 /// The process that serves, a child of the other.
-fn serving(stage: &Stage) -> Option<Daemon> {
+pub fn serving(stage: &Stage) -> Option<Daemon> {
     let all = stage.daemons();
     let is_child = |daemon: &&Daemon| {
         let parent = daemon.stat().and_then(|fields| fields[1].parse::<i32>().ok());
@@ -33,20 +33,20 @@ fn serving(stage: &Stage) -> Option<Daemon> {
     all.iter().find(is_child).copied()
 }
 
-fn supervisor(stage: &Stage) -> Daemon {
+pub fn supervisor(stage: &Stage) -> Daemon {
     let serving = serving(stage);
     stage.daemons().into_iter().find(|daemon| Some(*daemon) != serving).unwrap()
 }
 
 /// Kills the daemon and waits until it is gone.
-fn kill(stage: &Stage) {
+pub fn kill(stage: &Stage) {
     wait_until("a daemon is there", || serving(stage).is_some());
     let daemon = serving(stage).unwrap();
     daemon.signal(Signal::KILL);
     daemon.ends();
 }
 
-fn unmounts(stage: &Stage) {
+pub fn unmounts(stage: &Stage) {
     unmount(stage.mountpoint(), UnmountFlags::empty()).unwrap();
     wait_until("all have ended", || stage.daemons().is_empty());
     assert_eq!(stage.mounts(), [""; 0]);
@@ -155,7 +155,7 @@ fn a_deleted_file_is_stale_and_no_other_file_takes_its_place() {
 }
 
 /// Makes, changes, moves and deletes files of its own until it is told to stop; how many rounds it did.
-fn work(dir: &Path, stop: &AtomicBool) -> usize {
+pub fn work(dir: &Path, stop: &AtomicBool) -> usize {
     fs::create_dir(dir).unwrap();
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
