@@ -22,7 +22,7 @@ fi
 project=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../../..")
 suite=${0##*/}
 ON=${ON:-plyfs}
-PLYFS=$(realpath "${PLYFS:-$project/target/release/plyfs}")
+PLYFS=$(realpath --canonicalize-missing "${PLYFS:-$project/target/release/plyfs}")
 [ "$ON" != plyfs ] || [ -x "$PLYFS" ] || die "there is no $PLYFS: cargo build --release, or name a program with PLYFS="
 
 place=$(mktemp -d "${SCRATCH:-/var/tmp}/plyfs-conformance.XXXXXX")
