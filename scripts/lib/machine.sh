@@ -88,6 +88,11 @@ need_fuse_device() {
     [ -e /dev/fuse ] || die "there is no /dev/fuse. $host"
     [ -r /dev/fuse ] && [ -w /dev/fuse ] || die "this user cannot open /dev/fuse. As root: chmod 666 /dev/fuse"
     (: <>/dev/fuse) 2>/dev/null || die "/dev/fuse cannot be opened. $host"
+    # Without it, as after debootstrap, fusermount3 unmounts for nobody but root.
+    if [ ! -e /etc/mtab ] && is_root; then
+        say "There is no /etc/mtab, which fusermount3 reads: linking it to /proc/self/mounts"
+        ln -sfn ../proc/self/mounts /etc/mtab
+    fi
 }
 
 need_user_namespace() {
