@@ -197,6 +197,7 @@ fn rule_of(mark: Mark) -> &'static Rule {
         Mark::Origin => rule::ORIGIN_VALUE,
         Mark::LinkCount => rule::LINKS_VALUE,
         Mark::Impure => rule::IMPURE_VALUE,
+        Mark::Protection => rule::PROTECTION_VALUE,
         Mark::InodeNumber => rule::NUMBER_VALUE,
         // Any value is one; only its place can be wrong.
         Mark::Whiteout | Mark::Literal | Mark::Layer | Mark::Uuid => rule::ATTRIBUTE_WHITEOUT,

@@ -173,6 +173,10 @@ rules! {
         "an impure mark that is not y",
         "the kernel lists wrong inode numbers",
         Repair("sets it to y", "set to y");
+    PROTECTION_VALUE = Problem "protection-value",
+        "flags of chattr that are none",
+        "the kernel warns, and the file or directory is neither immutable nor append-only",
+        REMOVE_ATTRIBUTE;
     OVERRIDE_VALUE = Problem "override-value",
         "an owner and mode that cannot be understood",
         "it cannot be used (EIO)",

@@ -91,7 +91,8 @@ impl Filesystem for Adapter {
         if size == Some(0) {
             self.lost_writes.forget(ino);
         }
-        let change = SetAttr { mode, uid, gid, size, atime, mtime };
+        let change =
+            SetAttr { mode, uid, gid, size, atime, mtime, collected: self.policy.writeback };
         if self.policy.writeback {
             self.collected_times.note(ino, &change);
         }
@@ -217,7 +218,7 @@ impl Filesystem for Adapter {
         }
         let prepared = match flags.acc_mode() {
             OpenAccMode::O_RDONLY => Ok(()),
-            _ => self.overlay.prepare_write(self.node(ino)),
+            _ => self.overlay.prepare_write(self.node(ino), flags.0 & libc::O_APPEND != 0),
         };
         match prepared.and_then(|()| self.overlay.note_open(self.node(ino))) {
             Ok(()) => reply.opened(FileHandle(0), self.policy.pages.of_opened()),

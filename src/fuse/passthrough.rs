@@ -141,6 +141,8 @@ impl Default for Inner {
 struct Purpose {
     writes: bool,
     truncates: bool,
+    /// Whether only what is appended is written.
+    appends: bool,
     /// Whether a mapping of it can be written to.
     mappable: bool,
     /// Whether what is written is to be on the disk with no more said.
@@ -155,6 +157,7 @@ impl Purpose {
         Self {
             writes: flags & libc::O_ACCMODE != libc::O_RDONLY || truncates,
             truncates,
+            appends: flags & libc::O_APPEND != 0 && !truncates,
             mappable,
             syncs: flags & libc::O_DSYNC != 0,
             direct: flags & libc::O_DIRECT != 0,
@@ -356,7 +359,7 @@ impl Adapter {
             let cut = SetAttr { size: Some(0), ..SetAttr::default() };
             self.overlay.set_attr(caller, node, &cut)?;
         }
-        self.overlay.prepare_write(node)?;
+        self.overlay.prepare_write(node, purpose.appends)?;
         // Syncs of mappings and synchronous writes go past the daemon.
         if purpose.syncs || purpose.mappable {
             self.overlay.sync_name(node)?;

@@ -48,6 +48,8 @@ const REDIRECT: &str = "redirect";
 const IMPURE: &str = "impure";
 const ORIGIN: &str = "origin";
 const METACOPY: &str = "metacopy";
+/// See [`super::protection`].
+pub(super) const PROTECTION: &str = "protattr";
 /// Means nothing: see [`Namespaces::try_out`].
 const PROBE: &str = "probe";
 
@@ -113,7 +115,7 @@ pub fn marked_names(
         return listed;
     }
     let mut names = Vec::new();
-    let marks = [OPAQUE, REDIRECT, IMPURE, ORIGIN, METACOPY];
+    let marks = [OPAQUE, REDIRECT, IMPURE, ORIGIN, METACOPY, PROTECTION];
     let full = PREFIXES.iter().flat_map(|prefix| marks.map(|mark| format!("{prefix}{mark}")));
     for name in full.chain([PEER_OPAQUE.to_owned()]) {
         let name = OsString::from(name).into_boxed_os_str();
@@ -266,7 +268,7 @@ impl Namespaces {
 
 /// Sets an attribute, also on an object whose permissions keep its owner, which an ordinary user's daemon
 /// is, from writing to it.
-fn set_mark(object: &Object, name: &OsStr, value: &[u8]) -> Result<()> {
+pub(super) fn set_mark(object: &Object, name: &OsStr, value: &[u8]) -> Result<()> {
     let set = || object.set_xattr(name, value, XattrFlags::empty());
     match set() {
         Err(Errno::ACCESS) => owner_rights::lend(&[object], owner_rights::WRITE, set),

@@ -16,7 +16,7 @@ use super::index::Identity;
 use super::listing::Listing;
 use super::packed::PackedLayer;
 use super::stat_override::{self, Keeper, StatOverride};
-use super::{DirMarks, LayerIndex, Name, Opaque};
+use super::{DirMarks, LayerIndex, Name, Opaque, Protection};
 use crate::sys::data::Source;
 use crate::sys::stat::stat_fd;
 use crate::sys::{Errno, FileKind, Object, Result, Stat, open};
@@ -293,18 +293,35 @@ impl Lowers {
 
     /// The attributes of an object.
     pub fn stat(&self, place: &LowerPlace) -> Result<Stat> {
+        self.stat_by(place, |object| Ok((object.stat()?, ()))).map(|(stat, ())| stat)
+    }
+
+    /// The attributes of an object, and what chattr(1) forbids to change; inodes of packed layers have no such flags.
+    pub fn look(&self, place: &LowerPlace) -> Result<(Stat, Protection)> {
+        self.stat_by(place, |object| {
+            let (stat, flags) = object.look()?;
+            Ok((stat, flags.into()))
+        })
+    }
+
+    fn stat_by<T: Default>(
+        &self,
+        place: &LowerPlace,
+        ask: impl Fn(&Object) -> Result<(Stat, T)>,
+    ) -> Result<(Stat, T)> {
         let read = || match self.layer(place.layer()) {
-            Layer::Packed(layer) => layer.stat(inode_at(layer, place)?),
+            Layer::Packed(layer) => Ok((layer.stat(inode_at(layer, place)?)?, T::default())),
             Layer::Dir(layer) => {
                 let object = self.object_by_name(layer, place)?;
-                let stat = object.stat()?;
+                let (stat, more) = ask(&object)?;
                 if matches!(place, LowerPlace::Dir(_)) && !stat.kind().is_dir() {
                     return Err(Errno::NOTDIR);
                 }
-                match layer.overriding {
-                    Some(form) => form.apply(layer.keeper, &object, stat),
-                    None => Ok(stat),
-                }
+                let stat = match layer.overriding {
+                    Some(form) => form.apply(layer.keeper, &object, stat)?,
+                    None => stat,
+                };
+                Ok((stat, more))
             }
         };
         read().inspect_err(|error| self.report(place, "cannot read attributes of", *error))

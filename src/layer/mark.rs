@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 
 use super::dir_marks::{Opaque, PREFIXES, Redirect};
 use super::index::LinkCount;
+use super::protection::Protection;
 use super::{inode_mark, origin};
 
 /// What an attribute says about its object.
@@ -22,6 +23,8 @@ pub enum Mark {
     LinkCount,
     /// `impure`
     Impure,
+    /// `protattr`
+    Protection,
     /// `whiteout`
     Whiteout,
     /// `plyfs.ino`
@@ -45,13 +48,14 @@ pub enum Namespace {
     Peer,
 }
 
-const MARKS: [(&str, Mark); 11] = [
+const MARKS: [(&str, Mark); 12] = [
     ("opaque", Mark::Opaque),
     ("redirect", Mark::Redirect),
     ("metacopy", Mark::Metacopy),
     ("origin", Mark::Origin),
     ("nlink", Mark::LinkCount),
     ("impure", Mark::Impure),
+    ("protattr", Mark::Protection),
     ("whiteout", Mark::Whiteout),
     ("plyfs.ino", Mark::InodeNumber),
     ("plyfs.literal", Mark::Literal),
@@ -85,6 +89,7 @@ impl Mark {
             Self::Origin => value.is_empty() || origin::is_complete(value),
             Self::LinkCount => LinkCount::parse(value).is_some(),
             Self::Impure => value == b"y",
+            Self::Protection => Protection::parse(value).is_some(),
             Self::Whiteout | Self::Literal | Self::Layer | Self::Uuid => true,
             Self::InodeNumber => {
                 std::str::from_utf8(value).ok().and_then(inode_mark::parse_number).is_some()
@@ -130,6 +135,7 @@ mod tests {
             (Mark::Origin, &[b""], &[b"x", b"\0\xfb\x05\0\0"]),
             (Mark::LinkCount, &[b"U+1", b"L-2"], &[b"", b"1", b"U"]),
             (Mark::Impure, &[b"y"], &[b"", b"n"]),
+            (Mark::Protection, &[b"i", b"a", b"ai"], &[b"", b"y"]),
             (Mark::InodeNumber, &[b"17"], &[b"", b"-1", b"x"]),
         ];
         for (mark, good, bad) in table {

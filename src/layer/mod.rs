@@ -17,6 +17,7 @@ pub mod mark;
 pub mod origin;
 pub mod owner_rights;
 pub mod packed;
+pub mod protection;
 pub mod stat_override;
 pub mod undo;
 pub mod upper;
@@ -30,6 +31,7 @@ pub mod xattr_names;
 pub use descriptors::Descriptors;
 pub use dir_marks::{DirMarks, Opaque, Redirect};
 pub use lower::{LowerDir, LowerPlace, Lowers};
+pub use protection::Protection;
 pub use upper::Upper;
 
 pub use crate::sys::Name;

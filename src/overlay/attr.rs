@@ -1,10 +1,9 @@
 //! Attributes: what they are, and how they are changed.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, XattrFlags};
+use rustix::fs::XattrFlags;
 
 use super::copy_up::{Cut, Wanted};
 use super::locate::Located;
@@ -14,7 +13,7 @@ use crate::layer::stat_override::{self, Overridden};
 use crate::layer::undo::undo;
 use crate::layer::{Upper, owner_rights};
 use crate::sys::object::NewTime;
-use crate::sys::{Errno, FileKind, Object, Result, Stat, Time, inode_flags};
+use crate::sys::{Errno, FileKind, Object, Result, Stat, Time};
 
 /// The attributes of an object as the mount shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +66,8 @@ pub struct SetAttr {
     pub atime: Option<NewTime>,
     /// Last change of the contents.
     pub mtime: Option<NewTime>,
+    /// Whether times alone may be what the kernel tells of writes that it has collected (`writeback=1`).
+    pub collected: bool,
 }
 
 impl SetAttr {
@@ -211,6 +212,7 @@ impl Overlay {
         if change.size.is_some() && node.kind != FileKind::Regular {
             return Err(if node.kind.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
+        self.permit_set_attr(&node, change)?;
         // Times alone are what the kernel has collected (`writeback=1`), and come in between.
         let lost_capabilities =
             !change.is_times() && std::mem::take(&mut node.state.lock().lost_capabilities);
@@ -382,56 +384,6 @@ impl Overlay {
             kept &= !S_ISGID;
         }
         kept
-    }
-
-    /// The inode flags of lsattr(1) (`FS_*_FL`) of a file or directory.
-    ///
-    /// # Errors
-    /// `ENOTTY` for anything else, and where the layer's filesystem has none.
-    pub fn inode_flags(&self, id: NodeId) -> Result<u32> {
-        match self.open_for_flags(id)? {
-            Some(object) => inode_flags::get(object.as_fd()),
-            None => Ok(0),
-        }
-    }
-
-    /// Sets the inode flags of a file or directory.
-    pub fn set_inode_flags(&self, id: NodeId, flags: u32) -> Result<()> {
-        inode_flags::set(self.open_for_new_flags(id)?.as_fd(), flags)
-    }
-
-    /// The inode flags together with project and extent size.
-    pub fn extended_flags(&self, id: NodeId) -> Result<inode_flags::Extended> {
-        match self.open_for_flags(id)? {
-            Some(object) => inode_flags::get_extended(object.as_fd()),
-            None => Ok(inode_flags::Extended::default()),
-        }
-    }
-
-    /// Sets the inode flags together with project and extent size.
-    pub fn set_extended_flags(&self, id: NodeId, value: &inode_flags::Extended) -> Result<()> {
-        inode_flags::set_extended(self.open_for_new_flags(id)?.as_fd(), value)
-    }
-
-    /// Opens a file or directory; `None` if it is in a packed layer, where inodes have no flags.
-    fn open_for_flags(&self, id: NodeId) -> Result<Option<OwnedFd>> {
-        let node = self.node(id)?;
-        if !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
-            return Err(Errno::NOTTY);
-        }
-        self.at(&node, |located| match located {
-            Located::Upper(object) => object.open(OFlags::RDONLY | OFlags::NONBLOCK).map(Some),
-            Located::Lower(place) => self.lowers.open_inode(&place),
-        })
-    }
-
-    fn open_for_new_flags(&self, id: NodeId) -> Result<OwnedFd> {
-        let node = self.node(id)?;
-        self.writable()?;
-        if matches!(node.kind, FileKind::Regular | FileKind::Directory) {
-            self.copy_up(&node, Wanted::Data)?;
-        }
-        self.open_for_flags(id)?.ok_or(Errno::NOTTY)
     }
 }
 

@@ -6,6 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::attr::{CAPABILITY, overridden};
 use super::copy_up::Cut;
+use super::node::Node;
 use super::{Overlay, acl};
 use crate::layer::{LowerPlace, Upper, xattr_names};
 use crate::sys::object::NewTime;
@@ -65,6 +66,16 @@ impl Overlay {
         }
         let mtime = if cut.is_some() { NewTime::Now } else { NewTime::At(stat.mtime) };
         object.set_times(Some(NewTime::At(stat.atime)), Some(mtime))
+    }
+
+    /// Has the flags of `node`, which is in a lower layer, stand beside its copy. Where no attributes can be, the copy
+    /// has none, as the kernel's.
+    pub(super) fn copy_protection(&self, upper: &Upper, node: &Node, copy: &Object) -> Result<()> {
+        let protection = self.protection(node)?;
+        if !protection.any() || !upper.namespaces.any() {
+            return Ok(());
+        }
+        protection.store(upper.namespaces, copy)
     }
 
     /// Gives `object` all attributes of `original`, which is in the upper layer too.

@@ -237,6 +237,7 @@ impl Overlay {
         }
         let original = Original { place: &place, stat: &stat, xattrs: &listed? };
         self.copy_attributes(upper, &original, (&object, &made), cut)?;
+        self.copy_protection(upper, node, &object)?;
         if let (Some(cut), Some(file)) = (cut, staged.file()) {
             // Whether this process may keep set-id bits (root of a user namespace may not) is known to the filesystem.
             rustix::fs::ftruncate(file, cut.size)?;

@@ -11,13 +11,14 @@ use super::copy_up::Wanted;
 use super::directory::{Contents, Directory};
 use super::node::{NameRef, Node, NodeId};
 use super::node_state::{Place, Plain, Unsynced};
+use super::protection::Intent;
 use super::{Caller, Entry, Overlay, acl};
 use crate::layer::stat_override::Overridden;
 use crate::layer::undo::undo;
 use crate::layer::upper::make_node;
 use crate::layer::whiteout::Form;
 use crate::layer::workdir::{Staged, link};
-use crate::layer::{Name, Upper, whiteout};
+use crate::layer::{Name, Protection, Upper, whiteout};
 use crate::sys::{Errno, FileKind, Object, Result, Stat, fault, open};
 
 /// What an object made in a directory gets from it.
@@ -140,6 +141,7 @@ impl Overlay {
         let parent = self.node(parent)?;
         upper.check_name(name)?;
         self.refresh(&parent)?;
+        self.permit(&parent, Intent::Add)?;
         self.copy_up(&parent, Wanted::Attributes)?;
         let mut contents = self.contents_mut(&parent)?;
         let (whiteout, below) = contents.room_for(name)?;
@@ -325,6 +327,7 @@ impl Overlay {
                 state.complete = true;
                 state.unsynced = Unsynced::Attributes;
             }
+            node.remembered.note_protection(Protection::NONE);
             node.add_name(name);
             node
         });
@@ -345,6 +348,8 @@ impl Overlay {
             return Err(Errno::PERM);
         }
         self.refresh(&parent)?;
+        self.permit(&parent, Intent::Add)?;
+        self.permit(&node, Intent::Change)?;
         self.copy_up(&node, Wanted::Data)?;
         self.copy_up(&parent, Wanted::Attributes)?;
         let mut contents = self.contents_mut(&parent)?;

@@ -12,6 +12,7 @@ use super::View;
 use super::copy_up::Wanted;
 use super::locate::Located;
 use super::node::{Node, NodeId};
+use super::protection::Intent;
 use super::{Caller, Delay, Overlay, Result};
 use crate::layer::descriptors::{Cached, Key};
 use crate::layer::owner_rights;
@@ -189,6 +190,7 @@ impl Overlay {
     ) -> Result<usize> {
         let node = self.node(id)?;
         self.pins.with_space(|| {
+            self.permit_write(&node, offset, bytes)?;
             self.copy_up(&node, Wanted::Data)?;
             let fd = self.data(&node, true)?;
             // First, as everywhere in the kernel: what a stranger has changed must never keep them.
@@ -199,21 +201,25 @@ impl Overlay {
         })
     }
 
-    /// Makes a regular file ready for being written to.
+    /// Makes a regular file ready for being written to, by somebody who opens it; `appends` is whether only to append to
+    /// it (`O_APPEND` without `O_TRUNC`).
     ///
     /// # Errors
-    /// `EROFS`; whatever keeps it from being copied up.
-    pub fn prepare_write(&self, id: NodeId) -> Result<()> {
+    /// `EROFS`; `EPERM` for an immutable file, and one that is not opened to append to it alone; whatever keeps it
+    /// from being copied up.
+    pub fn prepare_write(&self, id: NodeId, appends: bool) -> Result<()> {
         let node = self.node(id)?;
+        self.permit(&node, if appends { Intent::Add } else { Intent::Change })?;
         self.copy_up(&node, Wanted::Data)
     }
 
     /// Allocates, punches or moves space of a file (fallocate(2)).
     pub fn allocate(&self, id: NodeId, mode: Allocate, offset: u64, length: u64) -> Result<()> {
         let node = self.node(id)?;
+        let mode = FallocateFlags::from_bits_retain(mode.0);
+        self.permit_allocate(&node, mode)?;
         self.copy_up(&node, Wanted::Data)?;
         let fd = self.data(&node, true)?;
-        let mode = FallocateFlags::from_bits_retain(mode.0);
         self.pins.with_space(|| rustix::fs::fallocate(&fd, mode, offset, length))
     }
 
@@ -242,6 +248,7 @@ impl Overlay {
     ) -> Result<usize> {
         let source = self.node(source)?;
         let target = self.node(target)?;
+        self.permit(&target, Intent::Change)?;
         self.copy_up(&target, Wanted::Data)?;
         let to = self.data(&target, true)?;
         let from = self.data(&source, false)?;

@@ -10,7 +10,7 @@ use super::node::{NameRef, Node, NodeId};
 use super::node_state::{Place, Plain};
 use super::node_table::Key;
 use super::{Entry, Overlay};
-use crate::layer::{LowerDir, LowerPlace};
+use crate::layer::{LowerDir, LowerPlace, Protection};
 use crate::sys::{Errno, Object, Result, Stat};
 
 /// What there is to know about an object before it has a node.
@@ -23,6 +23,8 @@ pub(super) struct Found {
     pub keys: Vec<Key>,
     /// Whether it has other names, so that it must be found by its inode.
     pub linked: bool,
+    /// What chattr(1) forbids to change, as far as that is known.
+    pub protection: Option<Protection>,
 }
 
 impl Overlay {
@@ -154,18 +156,20 @@ impl Overlay {
             // The last of several names is still one of a node that may be known by another.
             keys: (!stat.kind().is_dir()).then(|| upper_key(&stat)).into_iter().collect(),
             linked,
+            protection: None,
             stat,
         })
     }
 
     fn find_lower(&self, place: LowerPlace) -> Result<Found> {
-        let stat = self.lowers.stat(&place)?;
+        let (stat, protection) = self.lowers.look(&place)?;
         let mut found = Found {
             ino: self.numbers.number(stat.dev, stat.ino),
             place: Place::Lower(place.clone()),
             link_bias: 0,
             keys: Vec::new(),
             linked: false,
+            protection: (!self.lowers_may_change()).then_some(protection),
             stat,
         };
         if !stat.kind().is_dir() && stat.nlink > 1 {
@@ -173,6 +177,7 @@ impl Overlay {
             self.resolve_lower_links(&place, &mut found)?;
             found.keys.push(key);
             found.linked = true;
+            found.protection = found.protection.filter(|_| matches!(found.place, Place::Lower(_)));
         }
         Ok(found)
     }
@@ -187,9 +192,10 @@ fn new_node(id: NodeId, name: NameRef, found: Found, directory: Option<Directory
             Place::Lower(LowerPlace::Child(dir, _)) => Some(dir),
             _ => None,
         };
-        return Node::plain(id, kind, found.ino, Plain { parent, name, lower });
+        let node = Node::plain(id, kind, found.ino, Plain { parent, name, lower });
+        return node.knowing(found.protection);
     }
-    let node = Node::new(id, kind, found.ino, found.place, directory);
+    let node = Node::new(id, kind, found.ino, found.place, directory).knowing(found.protection);
     node.state.lock().link_bias = found.link_bias;
     node.add_name(name);
     node

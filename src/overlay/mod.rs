@@ -44,6 +44,7 @@ mod node_state;
 mod node_table;
 mod open;
 mod pins;
+mod protection;
 mod read_dir;
 mod remove;
 mod rename;

@@ -3,15 +3,16 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::directory::Directory;
 use super::node_state::{Place, Plain, StateCell};
 use super::node_table::Key;
+use super::protection::Remembered;
 use crate::layer::descriptors::Key as DescriptorKey;
-use crate::layer::{Descriptors, LowerPlace, Name};
+use crate::layer::{Descriptors, LowerPlace, Name, Protection};
 use crate::sys::FileKind;
 
 /// The identity of a node towards the callers; equal to its inode number wherever that is possible.
@@ -32,9 +33,8 @@ pub(super) struct Node {
     /// References held by the caller; changed under the node table's lock only.
     pub lookups: Lookups,
     pub kind: FileKind,
-    /// Whether its object in a lower layer is known to have no extended attributes. Says nothing of one in the upper
-    /// layer.
-    pub bare_below: AtomicBool,
+    /// What is known of its attributes.
+    pub remembered: Remembered,
     /// Held during a copy-up of this node.
     pub copy_up: Mutex<()>,
     /// Held while the layers are asked what is in this directory.
@@ -133,7 +133,7 @@ impl Node {
             ino,
             lookups: Lookups::default(),
             kind,
-            bare_below: AtomicBool::new(false),
+            remembered: Remembered::default(),
             copy_up: Mutex::new(()),
             reading: Mutex::new(()),
             state,
@@ -143,6 +143,14 @@ impl Node {
                 Box::new(DirPart { contents, children: AtomicU64::new(0), listed })
             }),
         }
+    }
+
+    /// The same node, of which `protection` is remembered if it is known.
+    pub fn knowing(self, protection: Option<Protection>) -> Self {
+        if let Some(protection) = protection {
+            self.remembered.note_protection(protection);
+        }
+        self
     }
 
     /// Counts a name in this directory.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::copy_up::Wanted;
 use super::directory::Contents;
 use super::node::{Node, NodeId};
+use super::protection::Intent;
 use super::{Overlay, Result};
 use crate::layer::Upper;
 use crate::sys::{Errno, Object};
@@ -49,6 +50,8 @@ impl Overlay {
             (false, true) => Err(Errno::ISDIR),
             (true, false) => Err(Errno::NOTDIR),
             _ => self.refresh_dir(&node).and_then(|()| {
+                self.permit(&parent, Intent::Change)?;
+                self.permit(&node, Intent::Change)?;
                 self.remove_entered(upper, Going { parent: &parent, name, node: &node })
             }),
         };

@@ -14,6 +14,7 @@ use super::copy_up::Wanted;
 use super::directory::{Contents, directory};
 use super::name_table::NameEntry;
 use super::node::{NameRef, Node, NodeId};
+use super::protection::Intent;
 use super::{Overlay, RedirectPolicy};
 use crate::layer::descriptors::Key;
 use crate::layer::upper::Spot;
@@ -137,6 +138,7 @@ impl Overlay {
         if self.is_settled(source, target, flags)? {
             return Ok(());
         }
+        self.permit_rename(moving, flags)?;
         self.copy_up(from.dir, Wanted::Attributes)?;
         self.copy_up(to.dir, Wanted::Attributes)?;
         if let Some(target) = target {
@@ -163,6 +165,17 @@ impl Overlay {
             _ => self.replace(upper, moving, &mut locked),
         }
         .inspect_err(|_| moving.stay())
+    }
+
+    /// Refuses what immutable and append-only directories and objects forbid.
+    fn permit_rename(&self, moving: Move<'_>, flags: RenameFlags) -> Result<()> {
+        let Move { from, to, source, target } = moving;
+        let arriving =
+            if target.is_some() || flags.exchange { Intent::Change } else { Intent::Add };
+        self.permit(from.dir, Intent::Change)?;
+        self.permit(source, Intent::Change)?;
+        self.permit(to.dir, arriving)?;
+        target.map_or(Ok(()), |target| self.permit(target, Intent::Change))
     }
 
     /// Checks what can be said before anything is touched; true when there is nothing to do.

@@ -1,7 +1,6 @@
 //! Extended attributes as the mount shows them.
 
 use std::ffi::OsStr;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::XattrFlags;
 
@@ -9,6 +8,7 @@ use super::attr::CAPABILITY;
 use super::copy_up::Wanted;
 use super::locate::Located;
 use super::node::{Node, NodeId};
+use super::protection::Intent;
 use super::{Caller, Overlay, Result, acl, capability};
 use crate::layer::{LowerPlace, xattr_names};
 use crate::sys::Errno;
@@ -60,12 +60,12 @@ impl Overlay {
         node: &Node,
         place: &LowerPlace,
     ) -> Result<Vec<Box<OsStr>>> {
-        if node.bare_below.load(Ordering::Relaxed) {
+        if node.remembered.bare_below() {
             return Ok(Vec::new());
         }
         let names = self.lowers.xattr_names(place)?;
         if names.is_empty() && !self.lowers_may_change() {
-            node.bare_below.store(true, Ordering::Relaxed);
+            node.remembered.note_bare_below();
         }
         Ok(names)
     }
@@ -95,6 +95,7 @@ impl Overlay {
         let node = self.node(id)?;
         self.writable()?;
         let stored = xattr_names::stored(name).ok_or(Errno::RANGE)?;
+        self.permit(&node, Intent::Change)?;
         self.copy_up(&node, Wanted::Attributes)?;
         let mut flags = XattrFlags::empty();
         flags.set(XattrFlags::CREATE, create);
@@ -128,6 +129,7 @@ impl Overlay {
         let node = self.node(id)?;
         self.writable()?;
         let stored = xattr_names::stored(name).ok_or(Errno::NODATA)?;
+        self.permit(&node, Intent::Change)?;
         if !node.is_upper() {
             // Do not copy a file up for nothing.
             self.get_xattr(id, name)?;

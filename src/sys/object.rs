@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
-use super::stat::{FileKind, Stat, Time, stat_at, stat_fd};
+use super::stat::{FileKind, Flags, Stat, Time, look_at, look_fd, stat_at, stat_fd};
 use super::{Errno, Name, Result, open};
 
 /// An object, named by an open directory and a name in it, or by a descriptor of its own (which may be
@@ -37,6 +37,14 @@ impl Object {
         match self {
             Self::Child(dir, name) => stat_at(dir.as_fd(), name),
             Self::Own(fd) => stat_fd(fd.as_fd()),
+        }
+    }
+
+    /// The attributes, and what chattr(1) forbids to change.
+    pub fn look(&self) -> Result<(Stat, Flags)> {
+        match self {
+            Self::Child(dir, name) => look_at(dir.as_fd(), name),
+            Self::Own(fd) => look_fd(fd.as_fd()),
         }
     }
 

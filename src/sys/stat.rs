@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 
-use super::Result;
+use super::{Errno, Result};
 
 /// A point in time: seconds since 1970 (negative before it) and 0..1,000,000,000 nanoseconds after that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,6 +135,27 @@ impl From<rustix::fs::Stat> for Stat {
     }
 }
 
+impl From<Statx> for Stat {
+    fn from(raw: Statx) -> Self {
+        let time = |at: StatxTimestamp| Time { sec: at.tv_sec, nsec: at.tv_nsec };
+        Self {
+            dev: rustix::fs::makedev(raw.stx_dev_major, raw.stx_dev_minor),
+            ino: raw.stx_ino,
+            mode: raw.stx_mode.into(),
+            nlink: u64::from(raw.stx_nlink).min(MOST_LINKS) as u32,
+            uid: raw.stx_uid,
+            gid: raw.stx_gid,
+            rdev: rustix::fs::makedev(raw.stx_rdev_major, raw.stx_rdev_minor),
+            size: raw.stx_size,
+            blocks: raw.stx_blocks,
+            blksize: raw.stx_blksize,
+            atime: time(raw.stx_atime),
+            mtime: time(raw.stx_mtime),
+            ctime: time(raw.stx_ctime),
+        }
+    }
+}
+
 /// The attributes of `name` in the directory `dir`, never following a link or triggering an automount.
 pub fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Stat> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
@@ -146,8 +167,49 @@ pub fn stat_fd(fd: BorrowedFd<'_>) -> Result<Stat> {
     rustix::fs::fstat(fd).map(Stat::from)
 }
 
+/// What chattr(1) forbids to change of an inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Things can be added and nothing else (`+a`).
+    pub append_only: bool,
+    /// Nothing can be changed (`+i`).
+    pub immutable: bool,
+}
+
+impl From<StatxAttributes> for Flags {
+    fn from(attributes: StatxAttributes) -> Self {
+        Self {
+            append_only: attributes.contains(StatxAttributes::APPEND),
+            immutable: attributes.contains(StatxAttributes::IMMUTABLE),
+        }
+    }
+}
+
+/// The attributes and the flags of `name` in the directory `dir`, never following a link or triggering an automount.
+pub fn look_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(Stat, Flags)> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let answer = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS);
+    told_by(answer, || stat_at(dir, name))
+}
+
+/// The attributes and the flags of the object that `fd` (which may be `O_PATH`) refers to.
+pub fn look_fd(fd: BorrowedFd<'_>) -> Result<(Stat, Flags)> {
+    let answer = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
+    told_by(answer, || stat_fd(fd))
+}
+
+/// What statx(2) tells; where a filter of system calls does not let it, nobody can tell the flags.
+fn told_by(answer: Result<Statx>, stat: impl FnOnce() -> Result<Stat>) -> Result<(Stat, Flags)> {
+    match answer {
+        Err(Errno::NOSYS | Errno::PERM) => Ok((stat()?, Flags::default())),
+        answer => answer.map(|raw| (Stat::from(raw), Flags::from(raw.stx_attributes))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -156,5 +218,16 @@ mod tests {
         for kind in [Regular, Directory, Symlink, CharDevice, BlockDevice, Fifo, Socket] {
             assert_eq!(FileKind::from_mode(kind.mode_bits() | 0o644), kind);
         }
+    }
+
+    #[test]
+    fn both_calls_tell_the_same() {
+        let dir = std::fs::File::open(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let name = OsStr::new("Cargo.toml");
+        let (stat, flags) = look_at(dir.as_fd(), name).unwrap();
+        assert_eq!((stat, flags), (stat_at(dir.as_fd(), name).unwrap(), Flags::default()));
+        assert_eq!(look_fd(dir.as_fd()).unwrap().0, stat_fd(dir.as_fd()).unwrap());
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(look_fd(null.as_fd()).unwrap().0, stat_fd(null.as_fd()).unwrap());
     }
 }

@@ -128,3 +128,13 @@ fn attributes_of_fuse_overlayfs_are_noted_once() {
     union.switch(Program::Plyfs, &[]);
     assert!(xattrs(union.path("one")).is_empty());
 }
+
+#[test]
+fn flags_of_chattr_that_are_none_are_removed() {
+    needs_root!();
+    let union = Union::new().lower(LOWER).upper("d d trusted.overlay.protattr=x").layers();
+    union.check(&["--repair"]).expect(1, "protection-value upper/d");
+    assert_eq!(get_xattr(union.upper("d"), "trusted.overlay.protattr"), Err(Errno::NODATA));
+    let union = Union::new().lower(LOWER).upper("d d trusted.overlay.protattr=ai").layers();
+    union.check(&[]).expect(0, "");
+}

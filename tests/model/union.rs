@@ -128,6 +128,7 @@ impl Subject for Union {
             size: changes.size,
             atime: changes.atime.map(time),
             mtime: changes.mtime.map(time),
+            collected: false,
         };
         let caller = Caller { uid: changes.caller, gid: changes.caller, thread: 0 };
         Ok(attr(&self.overlay().set_attr(caller, NodeId(node), &change)?))

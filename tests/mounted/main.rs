@@ -29,6 +29,7 @@ mod names;
 mod options;
 mod packed;
 mod passthrough;
+mod protection;
 mod rename;
 mod resources;
 mod smoke;

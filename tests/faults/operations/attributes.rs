@@ -15,8 +15,15 @@ fn set(union: &Union, caller: Caller, change: SetAttr) -> Answer<String> {
     union.overlay.set_attr(caller, union.nodes[0], &change).map(|attr| shown(&attr))
 }
 
-const NO_CHANGE: SetAttr =
-    SetAttr { mode: None, uid: None, gid: None, size: None, atime: None, mtime: None };
+const NO_CHANGE: SetAttr = SetAttr {
+    mode: None,
+    uid: None,
+    gid: None,
+    size: None,
+    atime: None,
+    mtime: None,
+    collected: false,
+};
 const MODE: Act = |u| set(u, ROOT, SetAttr { mode: Some(0o601), ..NO_CHANGE });
 const OWNER: Act = |u| set(u, ROOT, SetAttr { uid: Some(7), gid: Some(8), ..NO_CHANGE });
 const TIMES: Act = |u| {

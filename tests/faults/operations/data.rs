@@ -127,7 +127,7 @@ scenarios! {
     };
     prepare_a_lower_file_for_writing: Scenario {
         nodes: &["d/file"],
-        act: |u| u.overlay.prepare_write(u.nodes[0]).map(|()| String::new()),
+        act: |u| u.overlay.prepare_write(u.nodes[0], false).map(|()| String::new()),
         ..NOTHING
     };
     write_to_an_unlinked_lower_file: Scenario {
