@@ -1,7 +1,7 @@
 //! Log lines: what they say and which are written. [`LogSink`] says where they go.
 
 use std::env;
-use std::io::Write;
+use std::io::{self, Write};
 
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
@@ -22,13 +22,27 @@ pub fn start(default: LevelFilter) -> Result<(), CliError> {
     builder.target(Target::Pipe(Box::new(LogSink)));
     builder.format(|line, record| {
         let text = one_line(&record.args().to_string());
-        match record.level() {
+        let level = match is_late_answer(record.target(), &text) {
+            true if log::max_level() < Level::Debug => return Ok(()),
+            true => Level::Debug,
+            false => record.level(),
+        };
+        match level {
             Level::Error | Level::Info => writeln!(line, "plyfs: {text}"),
             Level::Warn => writeln!(line, "plyfs: warning: {text}"),
             Level::Debug | Level::Trace => writeln!(line, "plyfs: {}: {text}", record.target()),
         }
     });
     builder.try_init().map_err(|error| CliError::Failure(error.to_string()))
+}
+
+/// Whether a line of the library is about the answer to an INTERRUPT that came after that to the interrupted request.
+/// The library says by it that it knows no such message (`ENOSYS`), and the kernel, that there is no such request any more
+/// (`ENOENT`, which it has for no other answer): the caller has got his answer, and nothing is lost.
+fn is_late_answer(target: &str, text: &str) -> bool {
+    target.starts_with("fuser::")
+        && text.strip_prefix("Failed to send FUSE reply: ")
+            == Some(&io::Error::from_raw_os_error(libc::ENOENT).to_string())
 }
 
 /// `text` without control characters, which the name of a file may have: they could pretend to be lines of
@@ -41,6 +55,15 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_to_interrupts_that_came_late_are_told_from_others() {
+        let line = "Failed to send FUSE reply: No such file or directory (os error 2)";
+        assert!(is_late_answer("fuser::reply", line));
+        assert!(!is_late_answer("plyfs::fuse", line));
+        let other = "Failed to send FUSE reply: Invalid argument (os error 22)";
+        assert!(!is_late_answer("fuser::reply", other));
+    }
 
     #[test]
     fn names_cannot_make_lines_of_their_own() {
