@@ -185,24 +185,44 @@ impl From<StatxAttributes> for Flags {
     }
 }
 
+/// The magic number of erofs (linux/magic.h).
+const EROFS: u64 = 0xe0f5_e1e2;
+
+impl Flags {
+    /// These of an object on the filesystem that `fd` is on. erofs says of everything that it is immutable
+    /// (fs/erofs/inode.c, `erofs_getattr`), and has no such flag.
+    fn on(self, fd: BorrowedFd<'_>) -> Result<Self> {
+        let immutable = self.immutable && rustix::fs::fstatfs(fd)?.f_type as u64 != EROFS;
+        Ok(Self { immutable, ..self })
+    }
+}
+
 /// The attributes and the flags of `name` in the directory `dir`, never following a link or triggering an automount.
 pub fn look_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(Stat, Flags)> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let answer = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS);
-    told_by(answer, || stat_at(dir, name))
+    told_by(answer, dir, || stat_at(dir, name))
 }
 
 /// The attributes and the flags of the object that `fd` (which may be `O_PATH`) refers to.
 pub fn look_fd(fd: BorrowedFd<'_>) -> Result<(Stat, Flags)> {
     let answer = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
-    told_by(answer, || stat_fd(fd))
+    told_by(answer, fd, || stat_fd(fd))
 }
 
-/// What statx(2) tells; where a filter of system calls does not let it, nobody can tell the flags.
-fn told_by(answer: Result<Statx>, stat: impl FnOnce() -> Result<Stat>) -> Result<(Stat, Flags)> {
+/// What statx(2) tells of something on the filesystem of `fd`; where a filter of system calls does not let it, nobody can
+/// tell the flags.
+fn told_by(
+    answer: Result<Statx>,
+    fd: BorrowedFd<'_>,
+    stat: impl FnOnce() -> Result<Stat>,
+) -> Result<(Stat, Flags)> {
     match answer {
         Err(Errno::NOSYS | Errno::PERM) => Ok((stat()?, Flags::default())),
-        answer => answer.map(|raw| (Stat::from(raw), Flags::from(raw.stx_attributes))),
+        answer => {
+            let raw = answer?;
+            Ok((Stat::from(raw), Flags::from(raw.stx_attributes).on(fd)?))
+        }
     }
 }
 

@@ -193,7 +193,7 @@ fn names_and_directories_are_told_apart() {
     let (status, line) = refused("commit");
     assert_eq!((status, line.contains("what is to be committed?")), (2, true), "{line}");
     let (status, line) = refused("diff /absent");
-    assert_eq!((status, line.contains("/absent does not exist")), (1, true), "{line}");
+    assert_eq!((status, line.contains("no upper layer `/absent`")), (3, true), "{line}");
     // No store is made to look for a container in it.
     let mut command = std::process::Command::new(crate::support::mount::program());
     command.args(["diff", "upper"]).current_dir(store.scratch.path());
