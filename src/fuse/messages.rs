@@ -50,7 +50,10 @@ impl Filesystem for Adapter {
         self.lost_writes.forget(ino);
         self.collected_times.forget(ino);
         let node = self.known(ino);
-        self.overlay.forget(node, count);
+        match self.resumed {
+            Some(_) => self.overlay.forget_taken_over(node, count),
+            None => self.overlay.forget(node, count),
+        }
         if let Some(files) = &self.passthrough {
             files.forget(ino);
             files.aliases.forget(node, self.overlay.identity(node).ok().as_ref());

@@ -125,6 +125,21 @@ impl Overlay {
         None
     }
 
+    /// Gives back all references on a node that the kernel has forgotten, of which `count` are known of.
+    ///
+    /// The kernel counts what was answered by processes before, and a message that it has forgotten a node may be older
+    /// than an answer that tells it of the node again. So what was there when this process took over stays known for as
+    /// long as it has a name: nobody could say how many references are left.
+    pub fn forget_taken_over(&self, id: NodeId, count: u64) {
+        let was_there = self.nodes.known(number(id)) == Some(id);
+        let has_name = self.nodes.get(id).is_some_and(|node| node.first_name().is_some());
+        match (was_there, has_name) {
+            (true, true) => {}
+            (true, false) => self.forget(id, u64::MAX),
+            (false, _) => self.forget(id, count),
+        }
+    }
+
     /// How many references there are on a node; `None` if it is not known.
     pub fn references(&self, id: NodeId) -> Option<u32> {
         self.nodes.get(id).map(|node| node.lookups.count())
@@ -211,5 +226,33 @@ impl Overlay {
         let below = self.nodes.get(one).filter(|_| same).map(|node| !node.is_upper());
         self.leave(one);
         below
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::overlay::Config;
+
+    #[test]
+    fn what_was_there_stays_known_however_often_the_kernel_forgets_it() {
+        let lower = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let config = Config { lower: vec![lower], ..Config::default() };
+        let find = |overlay: &Overlay| {
+            overlay.lookup(NodeId::ROOT, OsStr::new("overlay")).unwrap().unwrap().node
+        };
+        let first = Overlay::open(&config).unwrap();
+        let node = find(&first);
+        let next = Overlay::open(&config).unwrap();
+        let (census, _) = next.take_over(1, (HashMap::new(), 0)).unwrap();
+        next.revive(&census, node);
+        assert_eq!((next.references(node), find(&next)), (Some(1), node));
+        next.forget_taken_over(node, 100);
+        assert!(next.references(node).is_some());
+        // The first process of a mount has counted all of them.
+        first.forget_taken_over(node, 1);
+        assert_eq!(first.references(node), None);
     }
 }
