@@ -2,7 +2,8 @@
 //!
 //! Compiled in only with the feature `fault-points`; otherwise [`point`] is empty. A test sets
 //! `PLYFS_FAULT=<name>[:<nth>]` and the process dies by SIGKILL when it reaches that point for the nth
-//! time (1 when not given), as in a power cut of the daemon alone.
+//! time (1 when not given), as in a power cut of the daemon alone. Where one process follows another that died,
+//! `PLYFS_FAULT_DEATHS=<file>` bounds how many do: each takes a byte off the end of that file, and none dies when it is empty.
 
 /// Every fault point of the program, in the order of the operations that they belong to.
 pub const POINTS: &[&str] = &[
@@ -59,12 +60,23 @@ pub fn point(name: &'static str) {
     if let Some((wanted_name, nth)) = wanted
         && wanted_name == name
         && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *nth
+        && may_die()
     {
         let own = rustix::process::getpid();
         if rustix::process::kill_process(own, rustix::process::Signal::KILL).is_err() {
             std::process::abort();
         }
     }
+}
+
+/// Takes one of the deaths that are left, if they are counted. What cannot be counted is not died of: a test that waits for it
+/// sees that.
+#[cfg(feature = "fault-points")]
+fn may_die() -> bool {
+    let Some(path) = std::env::var_os("PLYFS_FAULT_DEATHS") else { return true };
+    let Ok(left) = std::fs::File::options().write(true).open(path) else { return false };
+    let Ok(number) = left.metadata().map(|metadata| metadata.len()) else { return false };
+    number > 0 && left.set_len(number - 1).is_ok()
 }
 
 /// Nothing: fault points are not compiled in.

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FileType, RenameFlags};
 
 use super::Scenario;
-use crate::needs_root;
 use crate::support::posix::{chmod, mknod, rename_with, set_xattr};
+use crate::{needs_root, not_with};
 
-/// Declares each scenario as a test of its own, and the table of all of them.
+/// Declares each scenario as two tests of their own, and the table of all of them.
 macro_rules! scenarios {
     ($($name:ident: $scenario:expr;)*) => {
         $(
@@ -23,6 +23,20 @@ macro_rules! scenarios {
                 SCENARIO.die_everywhere();
             }
         )*
+
+        mod succeeded {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    needs_root!();
+                    not_with!("timeout", "io=passthrough", "ino32_t");
+                    const SCENARIO: Scenario = $scenario;
+                    SCENARIO.is_carried_out_by_the_next();
+                }
+            )*
+        }
+
         pub(super) const SCENARIOS: &[Scenario] = &[$($scenario),*];
     };
 }

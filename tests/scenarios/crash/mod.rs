@@ -2,6 +2,7 @@
 //! after it, nothing in between, and nothing that was deleted comes back.
 
 mod changes;
+mod succeeded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +14,7 @@ use plyfs::sys::fault;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use self::changes::SCENARIOS;
-use crate::support::{Field, Snapshot, Union, assert_same};
+use crate::support::{Builder, Field, Snapshot, Union, assert_same};
 
 /// Starts a program that dies at the fault point named in the file `fault`, if one is.
 const DYING: &[&str] = &["sh", "-c", "PLYFS_FAULT=$(cat fault) exec \"$@\"", "sh"];
@@ -58,8 +59,13 @@ impl Scenario {
 
     /// The union before the change, mounted so that the daemon dies at `fault` if that is not empty.
     fn mount(&self, fault: &str) -> Union {
+        self.mount_with(fault, |builder| builder)
+    }
+
+    /// The same with what `more` adds.
+    fn mount_with(&self, fault: &str, more: impl FnOnce(Builder) -> Builder) -> Union {
         let builder = Union::new().lower(self.lowers[0]).lower(self.lowers[1]).upper(self.upper);
-        let builder = builder.wrapper(DYING);
+        let builder = more(builder.wrapper(DYING));
         let builder = self.options.iter().fold(builder, |builder, option| builder.option(*option));
         wish(builder.path(), if self.earlier.is_none() { fault } else { "" });
         let mut union = builder.mount();
