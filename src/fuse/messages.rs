@@ -588,9 +588,9 @@ impl Filesystem for Adapter {
     ) {
         let _served = self.begin(Message::CopyFileRange);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
+        let (from, to) = (self.node(source), self.node(target));
         let copied = self.keep_time(target, || {
-            let from = (self.node(source), source_offset);
-            self.overlay.copy_range(from.0, from.1, self.node(target), target_offset, length)
+            self.overlay.copy_range(from, source_offset, to, target_offset, length)
         });
         reply_count(copied, reply);
     }
